@@ -13,7 +13,7 @@ use billing::store::sqlite::SqliteStore;
 use billing::store::{ImportMode, ImportRow, Store};
 use chassis::clock::{Clock, Random};
 use chassis::postgres::{Postgres, PostgresSettings};
-use testkit::postgres::Sql;
+use testkit::postgres::DatabaseClient;
 use testkit::{Database, size};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -55,7 +55,7 @@ fn main() -> io::Result<()> {
             postgres.migrate().await.map_err(io::Error::other)?;
             let store = PostgresStore::open(postgres, None, Random::system().uuid(), &Clock::system()).await;
             let store: Arc<dyn Store> = Arc::new(store.map_err(io::Error::other)?);
-            let wal = Sql::to(database.url());
+            let wal = DatabaseClient::to(database.url());
             let figures = measure(&store, invoices, callers, Some(&wal)).await;
             writeln!(out, "{:<26} {}", format!("PostgreSQL, {callers} callers"), figures.rates())?;
             writeln!(out, "{:<26} {}", "  WAL bytes an invoice", figures.wal())?;
@@ -84,7 +84,7 @@ async fn measure(
     store: &Arc<dyn Store>,
     invoices: usize,
     callers: usize,
-    wal: Option<&Sql>,
+    wal: Option<&DatabaseClient>,
 ) -> ChargeMetrics {
     let written =
         || wal.map_or(0, |wal| wal.ask("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint"));

@@ -11,7 +11,7 @@ use ::http::uri::{PathAndQuery, Scheme};
 use chassis::client::http_url;
 use chassis::config::{
     Common, CommonArgs, CommonDefaults, Problems, Setting, TokenSource, checked, client_tls, load,
-    no_client_tls, path, token_file, unquote,
+    no_client_tls, parse_path, token_file, unquote,
 };
 use chassis::tls::ClientFiles;
 use uuid::Uuid;
@@ -55,16 +55,17 @@ pub struct Args {
           value_parser = checked(str::parse::<Demo>))]
     demo: Setting<Demo>,
     /// UUID from which the idempotency keys are derived. Set it only to rebuild a lost store [default: the store's own]
-    #[arg(long, env = "DEPLOYMENT_ID", value_name = "UUID", help_heading = "Data", value_parser = checked(deployment))]
+    #[arg(long, env = "DEPLOYMENT_ID", value_name = "UUID", help_heading = "Data",
+          value_parser = checked(parse_deployment_id))]
     deployment_id: Setting<DeploymentId>,
     /// URL to which charges are POSTed, used unchanged. PAYMENT_PROVIDER_URL and payment-provider-url are accepted too
     /// and get /payments/pay when they have no path [default: http://localhost:9000]
     #[arg(long, env = "PAYMENT_PROVIDER_ENDPOINT", value_name = "URL", help_heading = "Provider",
-          value_parser = checked(endpoint_url))]
+          value_parser = checked(parse_endpoint_url))]
     payment_provider_endpoint: Setting<Uri>,
     /// keys: the provider executes each Idempotency-Key once and echoes it. none: no charge is ever sent twice
     #[arg(long, env = "PAYMENT_PROVIDER_IDEMPOTENCY", value_name = "NONE|KEYS", help_heading = "Provider",
-          default_value = "none", value_parser = checked(idempotency))]
+          default_value = "none", value_parser = checked(parse_idempotency))]
     payment_provider_idempotency: Setting<Idempotency>,
     /// What the provider's API differs in: original is sent the currency as an empty object; of status-blind the result
     /// counts with any 2xx or 4xx status
@@ -73,20 +74,24 @@ pub struct Args {
     dialect: Setting<Dialect>,
     /// Charges in flight at the same time, from 1 to 1024
     #[arg(long, env = "IN_FLIGHT_MAX", value_name = "NUMBER", help_heading = "Provider", default_value = IN_FLIGHT_MAX,
-          value_parser = checked(in_flight_max))]
+          value_parser = checked(parse_in_flight_max))]
     in_flight_max: Setting<NonZeroUsize>,
     /// CA bundle (PEM) for the provider's certificate, or that certificate itself. Reloaded on change
-    #[arg(long, env = "PROVIDER_CA", value_name = "FILE", help_heading = "Provider", value_parser = checked(path))]
+    #[arg(long, env = "PROVIDER_CA", value_name = "FILE", help_heading = "Provider",
+          value_parser = checked(parse_path))]
     provider_ca: Setting<PathBuf>,
     /// Client certificate (PEM) for calls to the provider. Reloaded on change [default: none]
-    #[arg(long, env = "PROVIDER_CERT", value_name = "FILE", help_heading = "Provider", value_parser = checked(path))]
+    #[arg(long, env = "PROVIDER_CERT", value_name = "FILE", help_heading = "Provider",
+          value_parser = checked(parse_path))]
     provider_cert: Setting<PathBuf>,
     /// Private key (PEM) of the client certificate. Reloaded on change
-    #[arg(long, env = "PROVIDER_KEY", value_name = "FILE", help_heading = "Provider", value_parser = checked(path))]
+    #[arg(long, env = "PROVIDER_KEY", value_name = "FILE", help_heading = "Provider",
+          value_parser = checked(parse_path))]
     provider_key: Setting<PathBuf>,
     /// File with a signed bearer token, for example a ServiceAccount token, sent to the provider. Reloaded on
     /// change [default: none]
-    #[arg(long, env = "PROVIDER_TOKEN_FILE", value_name = "FILE", help_heading = "Provider", value_parser = checked(path))]
+    #[arg(long, env = "PROVIDER_TOKEN_FILE", value_name = "FILE", help_heading = "Provider",
+          value_parser = checked(parse_path))]
     provider_token_file: Setting<PathBuf>,
     #[command(flatten)]
     access: access::AccessArgs,
@@ -163,7 +168,7 @@ pub struct Config {
     /// The maximum number of calls in flight.
     pub in_flight_max: NonZeroUsize,
     /// The access rules for callers.
-    pub access: access::Checked,
+    pub access: access::CheckedAccess,
     /// Settings of the schedule.
     pub schedule: ScheduleSettings,
 }
@@ -182,14 +187,14 @@ impl Config {
 
 impl Args {
     fn resolve(self, invoice_app: [Option<OsString>; 2], problems: &mut Problems) -> Option<Config> {
-        let command = command(self.command.as_ref(), problems);
+        let command = resolve_command(self.command.as_ref(), problems);
         let common = self.common.resolve(&DEFAULTS, problems);
         if let (Some(common), Command::Serve | Command::Migrate) = (&common, &command) {
             self.common.database.check_writable(&common.database_url, problems);
         }
         let demo = self.demo.value(problems);
         let deployment = self.deployment_id.optional(problems);
-        let endpoint = endpoint(&self.payment_provider_endpoint, invoice_app, problems);
+        let endpoint = resolve_endpoint(&self.payment_provider_endpoint, invoice_app, problems);
         let provider_tls = endpoint.as_ref().map(|endpoint| self.provider_tls(endpoint, problems));
         let provider_token = token_file(&self.provider_token_file, None, problems);
         let idempotency = self.payment_provider_idempotency.value(problems);
@@ -214,7 +219,7 @@ impl Args {
     }
 }
 
-fn command(said: Option<&Sub>, problems: &mut Problems) -> Command {
+fn resolve_command(said: Option<&Sub>, problems: &mut Problems) -> Command {
     match said {
         None => Command::Serve,
         Some(Sub::Migrate) => Command::Migrate,
@@ -249,13 +254,13 @@ impl Args {
     }
 }
 
-fn deployment(text: &str) -> Result<DeploymentId, String> {
+fn parse_deployment_id(text: &str) -> Result<DeploymentId, String> {
     let uuid = Uuid::try_parse(text);
     uuid.map(DeploymentId)
         .map_err(|_| format!("\"{text}\" is no uuid, as 00000000-0000-4000-8000-000000000001 is"))
 }
 
-fn idempotency(text: &str) -> Result<Idempotency, String> {
+fn parse_idempotency(text: &str) -> Result<Idempotency, String> {
     match text {
         "none" => Ok(Idempotency::None),
         "keys" => Ok(Idempotency::Keys),
@@ -263,13 +268,13 @@ fn idempotency(text: &str) -> Result<Idempotency, String> {
     }
 }
 
-fn in_flight_max(text: &str) -> Result<NonZeroUsize, String> {
+fn parse_in_flight_max(text: &str) -> Result<NonZeroUsize, String> {
     let number = text.parse::<NonZeroUsize>().ok().filter(|number| number.get() <= IN_FLIGHT_LIMIT);
     number.ok_or_else(|| format!("\"{text}\" is no whole number from 1 to {IN_FLIGHT_LIMIT}"))
 }
 
 /// The endpoint from three sources of one setting; all given sources must agree.
-fn endpoint(
+fn resolve_endpoint(
     whole: &Setting<Uri>,
     invoice_app: [Option<OsString>; 2],
     problems: &mut Problems,
@@ -281,7 +286,7 @@ fn endpoint(
     for (name, value) in INVOICE_APP_VARIABLES.into_iter().zip(invoice_app) {
         let Some(text) = value.filter(|value| !value.is_empty()) else { continue };
         let text = text.into_string().map_err(|_| "is not UTF-8".to_owned());
-        let url = text.and_then(|text| endpoint_url(&text)).map(with_invoice_app_path);
+        let url = text.and_then(|text| parse_endpoint_url(&text)).map(with_invoice_app_path);
         given.push((name, problems.check(name, url)));
     }
     let mut found: Option<(&str, Uri)> = None;
@@ -304,7 +309,7 @@ fn endpoint(
     is_sound.then_some(url)
 }
 
-fn endpoint_url(text: &str) -> Result<Uri, String> {
+fn parse_endpoint_url(text: &str) -> Result<Uri, String> {
     http_url(unquote(text), ENDPOINT)
 }
 

@@ -25,12 +25,12 @@ impl CustomerName {
     /// The field at fault, and what is allowed.
     pub fn read(id: Option<&str>, reference: Option<&str>) -> Result<Self, Mistake> {
         match (id, reference) {
-            (Some(id), None) => import_row::customer_id(id)
+            (Some(id), None) => import_row::parse_customer_id(id)
                 .map(|id| Self::Id(CustomerId(id.into())))
                 .map_err(|problem| ("customer_id", problem)),
             (None, Some(text)) => {
                 let wrong = |problem: String| ("customer_reference", problem);
-                let reference = import_row::reference(text).map_err(wrong)?;
+                let reference = import_row::parse_reference(text).map_err(wrong)?;
                 // Two spellings of one name would be two customers.
                 match reference.nfc_if_other() {
                     Some(_) => Err(wrong("must be in Unicode normal form C".to_owned())),

@@ -17,7 +17,7 @@ pub const LONE_SURROGATE: &str = "holds one half of a surrogate pair, such as \\
 ///
 /// # Errors
 /// Why the text is not a reference.
-pub fn reference(text: &str) -> Result<Reference, String> {
+pub fn parse_reference(text: &str) -> Result<Reference, String> {
     Reference::new(text).map_err(|error| error.to_string())
 }
 
@@ -25,7 +25,7 @@ pub fn reference(text: &str) -> Result<Reference, String> {
 ///
 /// # Errors
 /// What is allowed.
-pub fn customer_id(text: &str) -> Result<i32, String> {
+pub fn parse_customer_id(text: &str) -> Result<i32, String> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let id = text.parse().ok().filter(|id| is_number && *id >= 1);
     id.ok_or_else(|| format!("must be a whole number from 1 to {}", i32::MAX))
@@ -35,7 +35,7 @@ pub fn customer_id(text: &str) -> Result<i32, String> {
 ///
 /// # Errors
 /// What is allowed.
-pub fn currency(text: &str) -> Result<Currency, String> {
+pub fn parse_currency(text: &str) -> Result<Currency, String> {
     text.parse().map_err(|error: chassis::currency::UnknownCurrency| error.to_string())
 }
 
@@ -43,7 +43,7 @@ pub fn currency(text: &str) -> Result<Currency, String> {
 ///
 /// # Errors
 /// What is allowed.
-pub fn amount(text: &str, currency: Currency) -> Result<Amount, String> {
+pub fn parse_amount(text: &str, currency: Currency) -> Result<Amount, String> {
     let amount = Amount::parse(text, currency).map_err(|error| error.to_string())?;
     if amount.minor() < 0 { Err("must not be below 0".to_owned()) } else { Ok(amount) }
 }
@@ -52,7 +52,7 @@ pub fn amount(text: &str, currency: Currency) -> Result<Amount, String> {
 ///
 /// # Errors
 /// What is allowed.
-pub fn status(text: &str) -> Result<bool, String> {
+pub fn parse_status(text: &str) -> Result<bool, String> {
     match text {
         "PENDING" => Ok(false),
         "PAID" => Ok(true),

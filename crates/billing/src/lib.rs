@@ -57,7 +57,7 @@ async fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
     match config.command {
         Command::Serve => serve(config, log).await,
         Command::Migrate => {
-            let deployment = open::migrate(&config).await?.deployment().await?;
+            let deployment = open::migrate_and_open(&config).await?.deployment().await?;
             tracing::info!(deployment.id = %deployment.0, "schema is up to date");
             Ok(())
         }
@@ -69,7 +69,7 @@ async fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
 
 /// Tells the payment service once that this store's deployment may charge.
 async fn declare(config: &Config, why: &str, actor: &str) -> anyhow::Result<()> {
-    let deployment = open::deployment(config).await?;
+    let deployment = open::read_deployment_id(config).await?;
     let telemetry = program::new_telemetry("billing");
     let provider = provider(config, calls(config, &TlsMetrics::new(&telemetry.metrics), Tracer::default())?)?;
     let operators = config.access.operators.clone().map(Tokens::new).transpose()?;
@@ -129,13 +129,14 @@ async fn serve(config: Config, log: LogHandle) -> anyhow::Result<()> {
     };
     let limits = service.limits(http::limits());
     let shutdown = shutdown.clone();
-    service::serve_when(listeners, routes, http::meanwhile(), admin, limits, shutdown, telemetry).await
+    service::serve_when(listeners, routes, http::routes_until_open(), admin, limits, shutdown, telemetry)
+        .await
 }
 
 /// The access rules for callers.
 fn access(config: &Config, telemetry: &Telemetry) -> anyhow::Result<AccessRules> {
     let metrics = CallerMetrics::new(&telemetry.metrics);
-    let config::access::Checked { ref operators, ref readers, anonymous_reads, legacy } = config.access;
+    let config::access::CheckedAccess { ref operators, ref readers, anonymous_reads, legacy } = config.access;
     Ok(AccessRules {
         operators: Callers::by_token(operators.clone(), Some(metrics))?,
         readers: Callers::by_token(readers.clone(), None)?,

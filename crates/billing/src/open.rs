@@ -22,13 +22,13 @@ use crate::store::{OtherDeployment, Store, StoreError};
 const OPEN_PAUSE: Duration = Duration::from_millis(250);
 
 /// Brings the schema up to date and opens the store.
-pub(crate) async fn migrate(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+pub(crate) async fn migrate_and_open(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     match &config.common.database_url {
-        DatabaseUrl::Sqlite(file) => Ok(Arc::new(sqlite(config, file).await?)),
+        DatabaseUrl::Sqlite(file) => Ok(Arc::new(open_sqlite(config, file).await?)),
         DatabaseUrl::Postgres(settings) => {
             let database = connect(settings, None)?;
             database.migrate().await.with_context(|| format!("cannot migrate {settings:?}"))?;
-            postgres(config, &database).await
+            open_postgres(config, &database).await
         }
     }
 }
@@ -42,7 +42,7 @@ pub(crate) async fn open(
 ) -> anyhow::Result<(Arc<dyn Store>, Usable)> {
     match &config.common.database_url {
         DatabaseUrl::Sqlite(file) => {
-            let store = sqlite(config, file).await?;
+            let store = open_sqlite(config, file).await?;
             readiness.check("store", store.is_writable());
             let is_writable = store.is_writable();
             let usable: Usable = Arc::new(move || is_writable().map_err(Into::into));
@@ -51,7 +51,7 @@ pub(crate) async fn open(
         DatabaseUrl::Postgres(settings) => {
             let database = connect(settings, Some(metrics))?;
             readiness.check("store", database.is_usable());
-            Ok((postgres(config, &database).await?, Arc::new(database.is_usable())))
+            Ok((open_postgres(config, &database).await?, Arc::new(database.is_usable())))
         }
     }
 }
@@ -61,7 +61,7 @@ fn connect(settings: &PostgresSettings, metrics: Option<&TlsMetrics>) -> anyhow:
 }
 
 /// Reads the deployment id of a store that a running service may use: locks and changes nothing.
-pub(crate) async fn deployment(config: &Config) -> anyhow::Result<DeploymentId> {
+pub(crate) async fn read_deployment_id(config: &Config) -> anyhow::Result<DeploymentId> {
     let stored = match &config.common.database_url {
         DatabaseUrl::Sqlite(file) => SqliteStore::peek(&file.path)
             .await
@@ -79,20 +79,20 @@ pub(crate) async fn deployment(config: &Config) -> anyhow::Result<DeploymentId> 
     }
 }
 
-async fn sqlite(config: &Config, file: &SqliteUrl) -> anyhow::Result<SqliteStore> {
+async fn open_sqlite(config: &Config, file: &SqliteUrl) -> anyhow::Result<SqliteStore> {
     let path = file.existing().map_err(anyhow::Error::msg)?;
     SqliteStore::open(path, config.deployment, config.common.clock.clone(), &Random::system())
         .await
         .with_context(|| format!("cannot open the store {}", path.display()))
 }
 
-async fn postgres(config: &Config, database: &Postgres) -> anyhow::Result<Arc<dyn Store>> {
+async fn open_postgres(config: &Config, database: &Postgres) -> anyhow::Result<Arc<dyn Store>> {
     loop {
         database.wait_until_usable().await;
         let (clock, random) = (&config.common.clock, Random::system().uuid());
         match PostgresStore::open(database.clone(), config.deployment, random, clock).await {
             Ok(store) => {
-                tokio::spawn(store.follow(clock.clone()));
+                tokio::spawn(store.follow_clock(clock.clone()));
                 return Ok(Arc::new(store));
             }
             Err(OpenError::Store(error @ StoreError::Unavailable(_))) => {

@@ -136,20 +136,20 @@ impl Scheduler {
     pub async fn run_loop(self: Arc<Self>) {
         let mut charged_at = None;
         loop {
-            if let Err(error) = self.look(&mut charged_at).await {
+            if let Err(error) = self.run_pass(&mut charged_at).await {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, "working on the schedule failed, retrying");
             }
             tokio::select! {
                 biased;
-                () = self.rest() => {}
+                () = self.sleep_until_next_pass() => {}
                 () = self.shutdown.draining() => return,
             }
         }
     }
 
     /// Waits until the next pass is due by the store's time, which is the machine's unless the clock is virtual.
-    async fn rest(&self) {
+    async fn sleep_until_next_pass(&self) {
         let rest = scaled(LOOK_EVERY);
         let Some((_, Ok(since_ms))) = self.clock.as_virtual().zip(Some(self.store.now_ms().await)) else {
             return tokio::time::sleep(rest).await;
@@ -163,7 +163,7 @@ impl Scheduler {
         }
     }
 
-    async fn look(&self, charged_at: &mut Option<i64>) -> store::Result<()> {
+    async fn run_pass(&self, charged_at: &mut Option<i64>) -> store::Result<()> {
         let now_ms = self.store.now_ms().await?;
         let mut made = 0;
         if self.settings.is_on {

@@ -143,7 +143,7 @@ impl NewSubscription {
     pub fn read(fields: &RawFields<'_>, holidays: &Holidays) -> Result<Self, Mistake> {
         let reference = reference(given("reference", fields.reference)?)?;
         let customer = CustomerName::read(fields.customer_id, fields.customer_reference)?;
-        let currency = import_row::currency(given("currency", fields.currency)?)
+        let currency = import_row::parse_currency(given("currency", fields.currency)?)
             .map_err(|problem| ("currency", problem))?;
         let starts_on = parse_date("starts_on", given("starts_on", fields.starts_on)?).map_err(mistake)?;
         let terms = terms(fields, starts_on).map_err(mistake)?;
@@ -169,7 +169,7 @@ fn given<'a>(field: &'static str, text: Option<&'a str>) -> Result<&'a str, Mist
 /// text in every normal form.
 fn reference(text: &str) -> Result<Reference, Mistake> {
     const LEN_MAX: usize = Reference::LEN_MAX - PERIOD_SUFFIX_BYTES;
-    let reference = import_row::reference(text).map_err(|problem| ("reference", problem))?;
+    let reference = import_row::parse_reference(text).map_err(|problem| ("reference", problem))?;
     if text.len() > LEN_MAX {
         return Err(("reference", format!("must have at most {LEN_MAX} bytes, this one has {}", text.len())));
     }
@@ -225,7 +225,7 @@ fn prices(fields: &RawFields<'_>, currency: Currency, starts_on: Date) -> Result
 /// # Errors
 /// What is allowed.
 pub fn price_minor(currency: Currency, text: &str) -> Result<i64, String> {
-    import_row::amount(text, currency).map(|amount| amount.minor())
+    import_row::parse_amount(text, currency).map(|amount| amount.minor())
 }
 
 /// Minor units of a currency as decimal text, also for a sum.

@@ -16,10 +16,10 @@ pub use callers::CallerArgs;
 pub use database::{DatabaseArgs, DatabaseUrl, SqliteMode, SqliteUrl};
 pub use problems::{ConfigError, EXIT_USAGE, Problems};
 pub use regular::{open_regular, read_regular, read_regular_text};
-pub use setting::{Checked, Setting, checked, path, text, with_defaults};
+pub use setting::{Checked, Setting, checked, parse_path, parse_text, with_defaults};
 pub use tls::{TlsArgs, client_tls, no_client_tls};
 pub use traces::{TraceSettings, Traces};
 pub use values::{
-    Common, CommonArgs, CommonDefaults, LogArgs, Secret, TokenOrigin, TokenSource, boolean, is_loopback,
-    non_empty, on_or_off, token_file, unquote,
+    Common, CommonArgs, CommonDefaults, LogArgs, Secret, TokenOrigin, TokenSource, is_loopback, non_empty,
+    parse_bool, parse_on_or_off, token_file, unquote,
 };

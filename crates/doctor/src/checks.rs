@@ -154,7 +154,7 @@ impl Check {
         }
     }
 
-    pub(crate) fn with_control(mut self, positive_control: impl Into<Option<String>>) -> Self {
+    pub(crate) fn with_positive_control(mut self, positive_control: impl Into<Option<String>>) -> Self {
         self.positive_control = positive_control.into();
         self
     }
@@ -263,7 +263,7 @@ fn call_checks(rule: &CallRule, inventory: &Inventory) -> Vec<Check> {
     let mut checks = vec![valid];
     let mut faulty = |fault, target: &str, hint: &str| {
         let check = check(fault, format!("{to} {target}"), format!("{to} {hint}"));
-        checks.push(check.with_control(positive_control.clone()));
+        checks.push(check.with_positive_control(positive_control.clone()));
     };
     if rule.certificate {
         faulty(
@@ -341,7 +341,7 @@ fn team_checks(expectations: &Expectations, inventory: &Inventory) -> Vec<Check>
             FORBIDDEN_IN_OTHER_NAMESPACES.into_iter().map(move |text| (namespace, text))
         });
         let others = others.filter_map(|(namespace, text)| check(text, namespace, false));
-        checks.extend(own.chain(others).map(|check| check.with_control(positive_control.clone())));
+        checks.extend(own.chain(others).map(|check| check.with_positive_control(positive_control.clone())));
     }
     checks
 }
@@ -382,7 +382,7 @@ fn secret_checks(expectations: &Expectations, inventory: &Inventory) -> Vec<Chec
             let action = api_request(identity, permission.clone(), namespace, Some(name));
             let check =
                 Check::new(Topic::Secrets, &identity.to_string(), &target, expect_allowed, hint, action);
-            checks.push(check.with_control(doctor.id.clone()));
+            checks.push(check.with_positive_control(doctor.id.clone()));
         }
         checks.push(doctor);
     }
@@ -401,7 +401,7 @@ fn eviction_checks(workload: &str, inventory: &Inventory) -> Vec<Check> {
     let hint = format!(
         "no poddisruptionbudget in {namespace} covers {workload}, or it permits two evictions at once"
     );
-    let second = check("another at once", true, hint).with_control(first.id.clone());
+    let second = check("another at once", true, hint).with_positive_control(first.id.clone());
     vec![first, second]
 }
 

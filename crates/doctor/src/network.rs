@@ -45,7 +45,7 @@ pub(crate) fn enforcement_checks(inventory: &Inventory) -> Vec<Check> {
             connect(OUTSIDER, closed, LISTENER_PORT),
         );
         let positive_control = allowed.id.clone();
-        checks.extend([allowed, refused.with_control(positive_control)]);
+        checks.extend([allowed, refused.with_positive_control(positive_control)]);
     }
     checks
 }
@@ -98,7 +98,11 @@ pub(crate) fn ingress_checks(
             let mut check =
                 Check::new(Topic::Network, &vantage_point.name, &target, expect_allowed, hint, action);
             check.target_is_ready = to.pod.is_some();
-            checks.push(if expect_allowed { check } else { check.with_control(positive_control.clone()) });
+            checks.push(if expect_allowed {
+                check
+            } else {
+                check.with_positive_control(positive_control.clone())
+            });
         }
     }
     checks
@@ -177,7 +181,7 @@ pub(crate) fn egress_checks(
             let action = connect(&vantage_point.name, &host, port);
             let hint = egress_hint(inventory, vantage_point);
             let check = Check::new(Topic::Egress, &vantage_point.name, &target, expect_allowed, hint, action);
-            checks.push(check.with_control(outsider.id.clone()));
+            checks.push(check.with_positive_control(outsider.id.clone()));
         }
         checks.push(outsider);
     }
@@ -195,7 +199,7 @@ pub(crate) fn egress_checks(
         });
         let action = resolve(&deployed.name);
         let check = Check::new(Topic::Egress, &deployed.name, "DNS", deployed.dns, hint, action);
-        checks.push(check.with_control(outsider.id.clone()));
+        checks.push(check.with_positive_control(outsider.id.clone()));
     }
     checks.push(outsider);
     checks

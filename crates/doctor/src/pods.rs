@@ -288,7 +288,7 @@ pub(crate) fn image_checks(expectations: &Expectations, inventory: &Inventory, p
             name(&mut invalid, &rule.forbidden);
             let target = format!("{field} {}", rule.forbidden);
             let check = pod_check(Topic::Images, &invalid, namespace, &target, false, accepts());
-            checks.push(check.with_control(valid.id.clone()));
+            checks.push(check.with_positive_control(valid.id.clone()));
         }
         checks.push(valid);
         let running = inventory.workloads.iter().filter(|deployed| deployed.namespace == *namespace);
@@ -314,7 +314,7 @@ pub(crate) fn image_checks(expectations: &Expectations, inventory: &Inventory, p
         };
         let valid = debug(&rule.allowed, true, refuses_too_much());
         let invalid = debug(&rule.forbidden, false, accepts());
-        checks.extend([invalid.with_control(valid.id.clone()), valid]);
+        checks.extend([invalid.with_positive_control(valid.id.clone()), valid]);
     }
     checks
 }

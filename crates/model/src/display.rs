@@ -8,7 +8,7 @@ use crate::search::Found;
 use crate::world::{Invoice, Job, Request, World};
 
 /// The whole path, numbered, with the error at its end.
-pub(crate) fn tell(found: &Found) -> Vec<String> {
+pub(crate) fn describe_path(found: &Found) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some((first, _)) = found.path.first()
         && first.provider.invalid[0]

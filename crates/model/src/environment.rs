@@ -44,7 +44,7 @@ impl Machine {
         self.lose_id(world, out);
         self.ledger(world, out);
         for invoice in 0..self.bounds.invoices {
-            self.edits(world, invoice, out);
+            self.push_edits(world, invoice, out);
         }
         if world.provider.credential == 0 {
             if let Some(mut next) = self.fault(world, Fault::Credential) {
@@ -156,7 +156,7 @@ impl Machine {
         }
     }
 
-    fn edits(&self, world: &World, invoice: usize, out: &mut Vec<Next>) {
+    fn push_edits(&self, world: &World, invoice: usize, out: &mut Vec<Next>) {
         let row = &world.store.invoices[invoice];
         if store::may_edit(row)
             && (!world.went_back || self.protocol.edits_unrepaired)

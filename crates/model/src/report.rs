@@ -101,7 +101,7 @@ fn table(out: &mut impl Write, cases: &[Case], done: &[Done]) -> anyhow::Result<
     for (case, done) in cases.iter().zip(done) {
         if let Some(found) = &done.report.found {
             writeln!(out, "\n{}: the shortest way", case.name)?;
-            for line in display::tell(found) {
+            for line in display::describe_path(found) {
                 writeln!(out, "  {line}")?;
             }
         }

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use chassis::caller::CallerRules;
 use chassis::config::{
-    CallerArgs, Common, CommonArgs, CommonDefaults, DatabaseUrl, Problems, Setting, TokenSource, boolean,
-    checked, load, on_or_off, path, read_regular_text, token_file,
+    CallerArgs, Common, CommonArgs, CommonDefaults, DatabaseUrl, Problems, Setting, TokenSource, checked,
+    load, parse_bool, parse_on_or_off, parse_path, read_regular_text, token_file,
 };
 
 use crate::faults::draw::{Seed, Share};
@@ -37,34 +37,38 @@ pub struct Args {
     callers: CallerArgs,
     /// Accept unauthenticated callers on addresses other than loopback
     #[arg(long, env = "ALLOW_ANONYMOUS", value_name = "BOOL", help_heading = "Callers",
-          num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = checked(boolean))]
+          num_args = 0..=1, default_missing_value = "true", default_value = "false",
+          value_parser = checked(parse_bool))]
     allow_anonymous: Setting<bool>,
     /// File with one token per line of operators, who alone write through /v1 of billing, declare deployments at payments
     /// and, off loopback, set /log-level; off loopback a token needs 16 bytes [default: off]
-    #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE", help_heading = "Callers", value_parser = checked(path))]
+    #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE", help_heading = "Callers",
+          value_parser = checked(parse_path))]
     operator_token_file: Setting<PathBuf>,
     /// Fraction of charges that succeed, from 0 to 1
     #[arg(long, env = "SUCCESS_RATE", value_name = "SHARE", help_heading = "Decisions", default_value = "0.5",
-          value_parser = checked(share))]
+          value_parser = checked(parse_share))]
     success_rate: Setting<Share>,
     /// Seed for outcomes and faults [default: the script's, else random and logged]
-    #[arg(long, env = "SEED", value_name = "NUMBER", help_heading = "Decisions", value_parser = checked(seed))]
+    #[arg(long, env = "SEED", value_name = "NUMBER", help_heading = "Decisions", value_parser = checked(parse_seed))]
     seed: Setting<Seed>,
     /// Charge a reference under one key only: another key gets 409 with the first one
     #[arg(long, env = "ONE_CHARGE_PER_REFERENCE", value_name = "BOOL", help_heading = "Decisions",
-          num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = checked(boolean))]
+          num_args = 0..=1, default_missing_value = "true", default_value = "false",
+          value_parser = checked(parse_bool))]
     one_charge_per_reference: Setting<bool>,
     /// Amounts 4001 to 4005, in minor units, decide by themselves beside a key, for tests only
     #[arg(long, env = "TEST_AMOUNTS", value_name = "BOOL", help_heading = "Decisions",
-          num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = checked(boolean))]
+          num_args = 0..=1, default_missing_value = "true", default_value = "false",
+          value_parser = checked(parse_bool))]
     test_amounts: Setting<bool>,
     /// on: operators set rates and faults while the service runs, for tests only; what they set stays in the database. off:
     /// neither is possible, and what was set is not in force
     #[arg(long, env = "RUN_TIME_FAULTS", value_name = "ON|OFF", help_heading = "Decisions", default_value = "on",
-          value_parser = checked(on_or_off))]
+          value_parser = checked(parse_on_or_off))]
     run_time_faults: Setting<bool>,
     /// Fault script (TOML), for tests only [default: none]
-    #[arg(long, env = "FAULTS", value_name = "FILE", help_heading = "Decisions", value_parser = checked(path))]
+    #[arg(long, env = "FAULTS", value_name = "FILE", help_heading = "Decisions", value_parser = checked(parse_path))]
     faults: Setting<PathBuf>,
     /// What a promoted PostgreSQL standby may lack: manual executes nothing on it before `payments new-ledger-id`;
     /// synchronous states that promotion loses no commit, and goes on
@@ -210,11 +214,11 @@ impl Args {
     }
 }
 
-fn share(text: &str) -> Result<Share, String> {
+fn parse_share(text: &str) -> Result<Share, String> {
     Share::parse(text).ok_or_else(|| format!("\"{text}\" is no number from 0 to 1"))
 }
 
-fn seed(text: &str) -> Result<Seed, String> {
+fn parse_seed(text: &str) -> Result<Seed, String> {
     text.parse().map(Seed).map_err(|_| format!("\"{text}\" is no whole number from 0 to {}", u64::MAX))
 }
 

@@ -54,7 +54,7 @@ impl Decline {
 
     /// The decline with this code, if it is one of [`CODES`].
     #[must_use]
-    pub fn of_code(code: &str) -> Option<Self> {
+    pub fn from_code(code: &str) -> Option<Self> {
         let row = CODES.iter().find(|row| row.code == code)?;
         Some(Self { class: row.class, code: Cow::Borrowed(row.code) })
     }
@@ -132,13 +132,13 @@ mod tests {
         for row in CODES {
             assert!(row.code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{}", row.code);
         }
-        assert_eq!(Decline::of_code("generic_decline"), Some(Decline::GENERIC));
-        assert_eq!(Decline::of_code("stolen_cart"), None);
+        assert_eq!(Decline::from_code("generic_decline"), Some(Decline::GENERIC));
+        assert_eq!(Decline::from_code("stolen_cart"), None);
     }
 
     #[test]
     fn a_decline_reads_as_its_header() {
-        let header = |code| Decline::of_code(code).unwrap().to_string();
+        let header = |code| Decline::from_code(code).unwrap().to_string();
         assert_eq!(header("stolen_card"), "class=hard; code=stolen_card");
         assert_eq!(header("insufficient_funds"), "class=soft; code=insufficient_funds");
         assert_eq!(header("expired_card"), "class=fix; code=expired_card");

@@ -133,7 +133,8 @@ async fn serve(config: Config, log: LogHandle) -> anyhow::Result<()> {
     };
     let limits = service.limits(Limits::default());
     let shutdown = shutdown.clone();
-    service::serve_when(listeners, routes, http::meanwhile(), admin, limits, shutdown, telemetry).await
+    service::serve_when(listeners, routes, http::routes_until_open(), admin, limits, shutdown, telemetry)
+        .await
 }
 
 /// Applies what operators set at run time, now and whenever another replica sets something.

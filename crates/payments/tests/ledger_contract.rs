@@ -189,7 +189,7 @@ fn entry(key: Option<u8>, account: u8, data: u8, charged: bool) -> Arc<Entry> {
         decline: if charged {
             None
         } else {
-            Decline::of_code(["stolen_card", "expired_card"][usize::from(data)])
+            Decline::from_code(["stolen_card", "expired_card"][usize::from(data)])
         },
         route: "/",
         deployment: None,
@@ -589,7 +589,8 @@ async fn a_page_of_a_small_account_does_not_walk_through_the_rows_of_others() {
     ledger.record(&entry(Some(0), 0, 0, true)).await.unwrap();
     assert_eq!(ledger.page(ACCOUNTS[0], Seq(0), 10).await.unwrap().rows.len(), 1);
     let plan = "EXPLAIN SELECT * FROM ledger WHERE seq > 0 AND seq <= 99999 AND account = 'antaeus' ORDER BY seq LIMIT 11";
-    let plan = format!("{:?}", testkit::postgres::Sql::to(place.database.url()).rows(plan).unwrap());
+    let plan =
+        format!("{:?}", testkit::postgres::DatabaseClient::to(place.database.url()).rows(plan).unwrap());
     assert!(plan.contains("ledger_by_account"), "{plan}");
 }
 

@@ -171,7 +171,7 @@ impl Replicas {
     #[must_use]
     #[track_caller]
     pub fn ask_billing(&self, query: &str) -> i64 {
-        crate::postgres::Sql::to(&self.database).ask(query)
+        crate::postgres::DatabaseClient::to(&self.database).ask(query)
     }
 
     /// The single number that a query on the ledger returns.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::certs::{Authority, replace};
 use crate::http;
 use crate::ledger::Verdict;
-use crate::postgres::{Database, Sql};
+use crate::postgres::{Database, DatabaseClient};
 use crate::process::{Process, Spec, run_by};
 use crate::runs::{self, PROGRESS_EVERY};
 use crate::wait::pause;
@@ -133,7 +133,7 @@ impl Services {
     #[track_caller]
     pub fn ask_billing(&self, query: &str) -> i64 {
         match &self.databases {
-            Some(urls) => Sql::to(&urls.billing).ask(query),
+            Some(urls) => DatabaseClient::to(&urls.billing).ask(query),
             None => crate::ledger::ask(&self.billing.db(), query),
         }
     }
@@ -146,7 +146,7 @@ impl Services {
     #[track_caller]
     pub fn ask_payments(&self, query: &str) -> i64 {
         match &self.databases {
-            Some(urls) => Sql::to(&urls.payments).ask(query),
+            Some(urls) => DatabaseClient::to(&urls.payments).ask(query),
             None => crate::ledger::ask(&self.payments.db(), query),
         }
     }
@@ -162,7 +162,7 @@ impl Services {
             store.busy_timeout(BUSY_WITHIN).expect("a store can be waited for");
             return store.execute_batch(statements).expect("the statements are right");
         };
-        Sql::to(&urls.billing).run(statements);
+        DatabaseClient::to(&urls.billing).run(statements);
     }
 
     /// The folder of both stores and logs.

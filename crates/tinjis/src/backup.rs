@@ -22,15 +22,15 @@ pub(crate) struct BackupArgs {
 
 /// The backup command of one service, and its arguments.
 #[derive(Debug)]
-pub(crate) struct What {
-    run: fn(Vec<OsString>) -> ExitCode,
-    words: Vec<OsString>,
+pub(crate) struct ServiceBackup {
+    run_service: fn(Vec<OsString>) -> ExitCode,
+    args: Vec<OsString>,
 }
 
 impl BackupArgs {
-    pub(crate) fn resolve(self, problems: &mut Problems) -> Option<What> {
+    pub(crate) fn resolve(self, problems: &mut Problems) -> Option<ServiceBackup> {
         type Run = fn(Vec<OsString>) -> ExitCode;
-        let (service, run, url): (&str, Run, String) = match (self.billing, self.payments) {
+        let (service, run_service, url): (&str, Run, String) = match (self.billing, self.payments) {
             (Some(url), None) => ("billing", |words| billing::run(words), url),
             (None, Some(url)) => ("payments", |words| payments::run(words), url),
             (Some(_), Some(_)) => {
@@ -42,13 +42,13 @@ impl BackupArgs {
                 return None;
             }
         };
-        let words =
+        let args =
             [OsString::from(service), "backup".into(), self.file.into(), "--database-url".into(), url.into()];
-        Some(What { run, words: words.into() })
+        Some(ServiceBackup { run_service, args: args.into() })
     }
 }
 
 /// Runs the service's command in this process.
-pub(crate) fn command(what: What) -> ExitCode {
-    (what.run)(what.words)
+pub(crate) fn command(backup: ServiceBackup) -> ExitCode {
+    (backup.run_service)(backup.args)
 }

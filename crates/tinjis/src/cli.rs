@@ -189,7 +189,7 @@ struct ResolveArgs {
 #[derive(Debug)]
 pub(crate) enum Command {
     #[cfg(feature = "services")]
-    Demo(demo::What),
+    Demo(demo::DemoCommand),
     #[cfg(feature = "services")]
     Simulate(Box<simulate::Options>),
     Pay {
@@ -210,19 +210,19 @@ pub(crate) enum Command {
     },
     Resolve {
         billing: Api,
-        what: resolve::What,
+        what: resolve::ResolveCommand,
     },
     Subscriptions {
         billing: Api,
-        what: subscriptions::What,
+        what: subscriptions::SubscriptionCommand,
     },
     Schedule {
         billing: Api,
-        what: schedule::What,
+        what: schedule::ScheduleCommand,
     },
     Control {
         billing: Api,
-        what: control::What,
+        what: control::ControlCall,
     },
     Verify {
         billing: Api,
@@ -236,12 +236,12 @@ pub(crate) enum Command {
         json: bool,
     },
     #[cfg(feature = "services")]
-    Backup(backup::What),
-    Doctor(Box<doctor::Options>),
+    Backup(backup::ServiceBackup),
+    Doctor(Box<doctor::DoctorCommand>),
 }
 
 impl Command {
-    fn control((billing, what): (Api, control::What)) -> Self {
+    fn control((billing, what): (Api, control::ControlCall)) -> Self {
         Self::Control { billing, what }
     }
 }
@@ -382,16 +382,16 @@ impl VerifyArgs {
 impl ResolveArgs {
     fn resolve(self, problems: &mut Problems) -> Option<Command> {
         let billing = self.billing.resolve(problems);
-        let what = if self.log { Some(resolve::What::Log) } else { self.what(problems) };
+        let what = if self.log { Some(resolve::ResolveCommand::Log) } else { self.what(problems) };
         Some(Command::Resolve { billing: billing?, what: what? })
     }
 
-    fn what(&self, problems: &mut Problems) -> Option<resolve::What> {
+    fn what(&self, problems: &mut Problems) -> Option<resolve::ResolveCommand> {
         if let Some(ledger_id) = non_empty(&self.accept_ledger) {
             let why = required(problems, "--why", self.why.as_deref());
             let actor = required(problems, "--actor", self.actor.as_deref());
             let ledger_id = ledger_id.to_owned();
-            return Some(resolve::What::AcceptLedger { ledger_id, reason: why?, actor: actor? });
+            return Some(resolve::ResolveCommand::AcceptLedger { ledger_id, reason: why?, actor: actor? });
         }
         let (key, reason) = (non_empty(&self.attempt), non_empty(&self.reason_is));
         let which = match (key, reason) {
@@ -400,15 +400,15 @@ impl ResolveArgs {
                 return None;
             }
             (Some(key), None) => resolve::Which::Key(key.to_owned()),
-            (None, Some(reason)) => {
-                resolve::Which::Reason(problems.check("--reason-is", resolve::attention_reason(reason))?)
-            }
+            (None, Some(reason)) => resolve::Which::Reason(
+                problems.check("--reason-is", resolve::parse_attention_reason(reason))?,
+            ),
             (None, None) => resolve::Which::All,
         };
         let Some(decision) = non_empty(&self.decision) else {
-            return Some(resolve::What::List(which));
+            return Some(resolve::ResolveCommand::List(which));
         };
-        let charged = problems.check("--decision", resolve::charged(decision));
+        let charged = problems.check("--decision", resolve::parse_charged(decision));
         if matches!(which, resolve::Which::All) {
             problems.add("--decision", "of what: give a key or --reason-is");
             return None;
@@ -416,7 +416,7 @@ impl ResolveArgs {
         let why = required(problems, "--why", self.why.as_deref());
         let actor = required(problems, "--actor", self.actor.as_deref());
         let resolution = resolve::OperatorDecision { charged: charged?, reason: why?, actor: actor? };
-        Some(resolve::What::Decide { which, resolution, dry_run: self.dry_run })
+        Some(resolve::ResolveCommand::Decide { which, resolution, dry_run: self.dry_run })
     }
 }
 
@@ -521,7 +521,7 @@ mod tests {
     fn flags_of_resolve_that_contradict_each_other_are_a_mistake() {
         let accept = "resolve --accept-ledger 00000000-0000-4000-8000-000000000001 --why w --actor a";
         let accepts = |command: &Command| {
-            matches!(command, Command::Resolve { what: resolve::What::AcceptLedger { .. }, .. })
+            matches!(command, Command::Resolve { what: resolve::ResolveCommand::AcceptLedger { .. }, .. })
         };
         assert!(accepts(&parsed(accept).unwrap()));
         for more in ["--dry-run", "KEY", "--decision charged", "--reason-is rejected", "--log"] {

@@ -7,7 +7,7 @@ use chassis::config::Problems;
 use serde::Deserialize;
 
 use crate::cli::BillingArgs;
-use crate::http::{Api, CallError, segment};
+use crate::http::{Api, CallError, encode_segment};
 use crate::output::{note, result};
 
 /// Exit code when billing refused the change.
@@ -55,7 +55,7 @@ pub(crate) struct CustomerArgs {
 
 /// One request to billing.
 #[derive(Debug)]
-pub(crate) struct What {
+pub(crate) struct ControlCall {
     path: String,
     network: Option<String>,
     why: String,
@@ -74,34 +74,34 @@ pub(crate) fn check_recorded(problems: &mut Problems, why: &str, actor: &str) {
 }
 
 impl NoteArgs {
-    pub(crate) fn stop(self, problems: &mut Problems) -> Option<(Api, What)> {
+    pub(crate) fn stop(self, problems: &mut Problems) -> Option<(Api, ControlCall)> {
         self.call("/v1/charging/stop".to_owned(), problems)
     }
 
-    pub(crate) fn start(self, problems: &mut Problems) -> Option<(Api, What)> {
+    pub(crate) fn start(self, problems: &mut Problems) -> Option<(Api, ControlCall)> {
         self.call("/v1/charging/start".to_owned(), problems)
     }
 
-    fn call(self, path: String, problems: &mut Problems) -> Option<(Api, What)> {
+    fn call(self, path: String, problems: &mut Problems) -> Option<(Api, ControlCall)> {
         check_recorded(problems, &self.why, &self.actor);
         let billing = self.billing.resolve(problems)?;
-        Some((billing, What { path, network: None, why: self.why, actor: self.actor }))
+        Some((billing, ControlCall { path, network: None, why: self.why, actor: self.actor }))
     }
 }
 
 impl InvoiceArgs {
-    pub(crate) fn resolve(self, problems: &mut Problems) -> Option<(Api, What)> {
-        self.note.call(format!("/v1/invoices/{}/{}", segment(&self.reference), self.action), problems)
+    pub(crate) fn resolve(self, problems: &mut Problems) -> Option<(Api, ControlCall)> {
+        self.note.call(format!("/v1/invoices/{}/{}", encode_segment(&self.reference), self.action), problems)
     }
 }
 
 impl CustomerArgs {
-    pub(crate) fn resolve(self, problems: &mut Problems) -> Option<(Api, What)> {
+    pub(crate) fn resolve(self, problems: &mut Problems) -> Option<(Api, ControlCall)> {
         if (self.action == "network") != self.network.is_some() {
             problems.add("--network", "is needed by the action network, and by no other");
         }
         let call = self.note.call(format!("/v1/customers/{}/{}", self.id, self.action), problems);
-        call.map(|(billing, what)| (billing, What { network: self.network, ..what }))
+        call.map(|(billing, what)| (billing, ControlCall { network: self.network, ..what }))
     }
 }
 
@@ -150,8 +150,8 @@ impl Answer {
 }
 
 /// Sends one change and prints the state after it.
-pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
-    let What { path, network, why: reason, actor } = what;
+pub(crate) async fn command(billing: &Api, what: ControlCall) -> anyhow::Result<u8> {
+    let ControlCall { path, network, why: reason, actor } = what;
     let body = match network {
         Some(network) => serde_json::to_vec(&NetworkRequest { network, reason, actor }),
         None => serde_json::to_vec(&NoteRequest { reason, actor }),

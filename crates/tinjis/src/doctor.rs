@@ -9,7 +9,7 @@ use anyhow::Context;
 use chassis::config::{Problems, read_regular_text};
 use doctor::{Expectations, Format, Report, Verdict};
 
-use crate::http::{Api, BaseUrl, segment};
+use crate::http::{Api, BaseUrl, encode_segment};
 use crate::output;
 use crate::progress::Progress;
 use crate::reach::TlsArgs;
@@ -76,12 +76,12 @@ fn kubectl_or_default(kubectl: Option<String>) -> String {
 }
 
 impl DoctorArgs {
-    pub(crate) fn resolve(self, problems: &mut Problems) -> Option<Options> {
+    pub(crate) fn resolve(self, problems: &mut Problems) -> Option<DoctorCommand> {
         if let Some(Action::Init { namespaces, kubectl }) = self.action {
-            return Some(Options::Init { kubectl: kubectl_or_default(kubectl), namespaces });
+            return Some(DoctorCommand::Init { kubectl: kubectl_or_default(kubectl), namespaces });
         }
         let expectations =
-            problems.check("EXPECTATIONS", expectations(&self.expectations.unwrap_or_default()));
+            problems.check("EXPECTATIONS", read_expectations(&self.expectations.unwrap_or_default()));
         let image = self.image.filter(|image| !image.is_empty());
         if image.is_none() && !self.read_only {
             problems
@@ -104,7 +104,7 @@ impl DoctorArgs {
             evictions: !self.no_evictions,
             read_only: self.read_only,
         };
-        Some(Options::Check {
+        Some(DoctorCommand::Check {
             checks: Box::new(checks),
             format: self.format,
             junit: self.junit,
@@ -115,7 +115,7 @@ impl DoctorArgs {
 }
 
 #[derive(Debug)]
-pub(crate) enum Options {
+pub(crate) enum DoctorCommand {
     Check {
         checks: Box<doctor::Options>,
         format: Format,
@@ -131,16 +131,18 @@ pub(crate) enum Options {
 }
 
 /// Reads an expectations file; one message holds all errors.
-pub(crate) fn expectations(path: &Path) -> Result<Expectations, String> {
+pub(crate) fn read_expectations(path: &Path) -> Result<Expectations, String> {
     let text = read_regular_text(path, EXPECTATIONS_BYTES_MAX)
         .map_err(|error| format!("{}: {error}", path.display()))?;
     Expectations::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-pub(crate) async fn command(options: Options) -> anyhow::Result<u8> {
+pub(crate) async fn command(options: DoctorCommand) -> anyhow::Result<u8> {
     let (checks, format, junit, json, gateway) = match options {
-        Options::Check { checks, format, junit, json, gateway } => (checks, format, junit, json, gateway),
-        Options::Init { kubectl, namespaces } => {
+        DoctorCommand::Check { checks, format, junit, json, gateway } => {
+            (checks, format, junit, json, gateway)
+        }
+        DoctorCommand::Init { kubectl, namespaces } => {
             let text = doctor::propose(&kubectl, &namespaces).await?;
             text.trim_end().lines().for_each(output::result);
             return Ok(0);
@@ -178,7 +180,7 @@ fn write_reports(report: &Report, junit: Option<&Path>, json: Option<&Path>) -> 
 
 /// Replaces the metrics that the previous run of this environment has pushed.
 async fn push(gateway: &Api, report: &Report) -> anyhow::Result<()> {
-    let path = format!("/metrics/job/tinjis-doctor/environment/{}", segment(report.environment()));
+    let path = format!("/metrics/job/tinjis-doctor/environment/{}", encode_segment(report.environment()));
     let text = report.text(Format::Prometheus);
     gateway.push(&path, METRICS, text.into()).await.context("pushing metrics")
 }
@@ -198,7 +200,7 @@ mod tests {
 
     const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/envs/production/doctor.toml");
 
-    fn options(words: &[&str]) -> Option<Options> {
+    fn options(words: &[&str]) -> Option<DoctorCommand> {
         let words = ["tinjis", "doctor"].iter().chain(words).map(OsString::from);
         match parse(words) {
             Ok(Command::Doctor(options)) => Some(*options),
@@ -215,7 +217,7 @@ mod tests {
             (&["--read-only"], None),
         ] {
             let read_only = match options(words) {
-                Some(Options::Check { checks, .. }) => Some(checks.read_only),
+                Some(DoctorCommand::Check { checks, .. }) => Some(checks.read_only),
                 _ => None,
             };
             assert_eq!(read_only, wanted, "{words:?}");
@@ -225,7 +227,7 @@ mod tests {
     #[test]
     fn a_proposal_is_for_one_namespace_or_more() {
         let namespaces = |words: &[&str]| match options(words) {
-            Some(Options::Init { namespaces, .. }) => Some(namespaces),
+            Some(DoctorCommand::Init { namespaces, .. }) => Some(namespaces),
             _ => None,
         };
         assert_eq!(namespaces(&["init", "a", "b"]), Some(vec!["a".to_owned(), "b".to_owned()]));

@@ -244,7 +244,7 @@ impl Api {
 }
 
 /// Encodes a text as one segment of a path.
-pub(crate) fn segment(text: &str) -> String {
+pub(crate) fn encode_segment(text: &str) -> String {
     use fmt::Write;
     text.bytes().fold(String::with_capacity(text.len()), |mut path, byte| {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~') {
@@ -375,7 +375,7 @@ mod tests {
 
     #[test]
     fn any_reference_is_one_segment() {
-        assert_eq!(segment("I-1_a~"), "I-1_a~");
-        assert_eq!(segment("../a b/ä%"), "%2E%2E%2Fa%20b%2F%C3%A4%25");
+        assert_eq!(encode_segment("I-1_a~"), "I-1_a~");
+        assert_eq!(encode_segment("../a b/ä%"), "%2E%2E%2Fa%20b%2F%C3%A4%25");
     }
 }

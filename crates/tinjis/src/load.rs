@@ -46,16 +46,16 @@ struct Args {
     #[arg(long, value_name = "URL")]
     url: String,
     /// Minimum number of requests
-    #[arg(long, value_name = "NUMBER", default_value_t = 1000, value_parser = whole)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 1000, value_parser = parse_whole_number)]
     requests: u64,
     /// Minimum duration in seconds
-    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = whole)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = parse_whole_number)]
     seconds: u64,
     /// Requests in flight at the same time
-    #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = in_flight)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = parse_in_flight)]
     in_flight: u16,
     /// Pause after each response, in milliseconds
-    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = whole)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = parse_whole_number)]
     rest_ms: u64,
     /// POST instead of GET
     #[arg(long)]
@@ -126,7 +126,7 @@ pub(crate) fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
                     output::error(&error);
                     ExitCode::from(NOT_BEGUN)
                 },
-                |report| report.tell(),
+                |report| report.print_and_exit_code(),
             ),
         }
     })
@@ -178,11 +178,11 @@ impl Args {
     }
 }
 
-fn whole(text: &str) -> Result<u64, String> {
+fn parse_whole_number(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("must be a whole number from 0 to {}", u64::MAX))
 }
 
-fn in_flight(text: &str) -> Result<u16, String> {
+fn parse_in_flight(text: &str) -> Result<u16, String> {
     let number = text.parse().ok().filter(|number| (1..=IN_FLIGHT_MAX).contains(number));
     number.ok_or_else(|| format!("must be a whole number from 1 to {IN_FLIGHT_MAX}"))
 }
@@ -265,7 +265,7 @@ impl Report {
         }
     }
 
-    fn tell(&self) -> ExitCode {
+    fn print_and_exit_code(&self) -> ExitCode {
         output::result(serde_json::to_string(self).unwrap_or_default());
         ExitCode::from(match self {
             Self { requests: 0, .. } => NOT_BEGUN,

@@ -153,7 +153,7 @@ pub(crate) async fn command(billing: &Api) -> anyhow::Result<u8> {
         return Ok(ALL_PAID);
     }
     // Before everything else: nothing of what is left is charged until this ends.
-    tell_stop(billing).await?;
+    print_if_stopped(billing).await?;
     // Attempts that a run gave up are no longer in its own counts.
     let left: Deployment = billing.get("/v1/deployment").await?;
     advice(&run, &left).iter().for_each(output::result);
@@ -161,7 +161,7 @@ pub(crate) async fn command(billing: &Api) -> anyhow::Result<u8> {
 }
 
 /// Says that all charging is stopped, if it is.
-async fn tell_stop(billing: &Api) -> Result<bool, CallError> {
+async fn print_if_stopped(billing: &Api) -> Result<bool, CallError> {
     let stopped = control::charging(billing).await?.as_ref().and_then(control::stopped);
     stopped.iter().for_each(output::result);
     Ok(stopped.is_some())
@@ -181,7 +181,7 @@ pub(crate) async fn follow_scheduled(billing: &Api, id: i64) -> Result<bool, Cal
     let run = follow(billing, id).await?;
     let is_due = is_due(&billing.get("/v1/schedule").await?);
     let left: Deployment = billing.get("/v1/deployment").await?;
-    let is_stopped = tell_stop(billing).await?;
+    let is_stopped = print_if_stopped(billing).await?;
     if !is_stopped && !is_due && !run.has_open(&left) {
         return Ok(true);
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use api::billing::Page;
-use billing::config::schedule::{HOLIDAYS_DEFAULT, holidays};
+use billing::config::schedule::{HOLIDAYS_DEFAULT, read_holidays};
 use billing::customer::{CustomerName, numbers};
 use billing::money::Currency;
 use billing::preview::{Previewed, preview};
@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::cli::BillingArgs;
-use crate::http::{Api, SUBSCRIPTIONS_PAGE, segment};
+use crate::http::{Api, SUBSCRIPTIONS_PAGE, encode_segment};
 use crate::import::{self, Dialect, Format, SUBSCRIPTIONS, SubscriptionRow, new_subscription};
 use crate::output::{grouped, result};
 
@@ -52,7 +52,7 @@ pub(crate) struct PreviewArgs {
 
 /// The checked options of a preview.
 #[derive(Debug)]
-pub(crate) struct What {
+pub(crate) struct PreviewRequest {
     range: (Date, Date),
     holidays: Holidays,
     file: Option<PathBuf>,
@@ -61,23 +61,26 @@ pub(crate) struct What {
 }
 
 impl PreviewArgs {
-    pub(crate) fn resolve(self, problems: &mut Problems) -> (Option<Api>, Option<What>) {
-        let (from, to) = (date(problems, "--from", &self.from), date(problems, "--to", &self.to));
+    pub(crate) fn resolve(self, problems: &mut Problems) -> (Option<Api>, Option<PreviewRequest>) {
+        let (from, to) = (
+            parse_date_setting(problems, "--from", &self.from),
+            parse_date_setting(problems, "--to", &self.to),
+        );
         let range = from.zip(to);
         if range.is_some_and(|(from, to)| to < from) {
             problems.add("--to", "must not be before --from");
         }
-        let holidays = problems.check("--holidays", holidays(&self.holidays));
+        let holidays = problems.check("--holidays", read_holidays(&self.holidays));
         let what = range.zip(holidays).map(|(range, holidays)| {
             let (file, only, json) = (self.file, self.subscription, self.json);
-            What { range, holidays, file, only, json }
+            PreviewRequest { range, holidays, file, only, json }
         });
         (self.billing.resolve(problems), what)
     }
 }
 
 /// A date of an argument.
-pub(crate) fn date(problems: &mut Problems, setting: &str, text: &str) -> Option<Date> {
+pub(crate) fn parse_date_setting(problems: &mut Problems, setting: &str, text: &str) -> Option<Date> {
     problems.check(setting, parse_date("", text).map_err(|bad| bad.problem))
 }
 
@@ -159,12 +162,13 @@ async fn of_billing(
     holidays: &Holidays,
 ) -> anyhow::Result<Vec<Subscription>> {
     if let Some(reference) = only {
-        let row: Object = billing.get(&format!("/v1/subscriptions/{}", segment(reference))).await?;
+        let row: Object = billing.get(&format!("/v1/subscriptions/{}", encode_segment(reference))).await?;
         return Ok(vec![read_listed(row, holidays)?]);
     }
     let (mut all, mut after) = (Vec::new(), None);
     loop {
-        let cursor = after.map_or(String::new(), |after: String| format!("&after={}", segment(&after)));
+        let cursor =
+            after.map_or(String::new(), |after: String| format!("&after={}", encode_segment(&after)));
         let page: Page<Object> =
             billing.get(&format!("/v1/subscriptions?limit={SUBSCRIPTIONS_PAGE}{cursor}")).await?;
         for row in page.items {
@@ -227,7 +231,7 @@ impl Summary {
 }
 
 /// Prints every invoice of the range in the order of their instants, then the sums.
-pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
+pub(crate) async fn command(billing: &Api, what: PreviewRequest) -> anyhow::Result<u8> {
     let only = what.only.as_deref();
     let subscriptions = match what.file {
         Some(file) => of_file(file, only, &what.holidays)?,

@@ -37,7 +37,7 @@ impl Progress {
     }
 
     /// Delays the first plain line by [`PLAIN_EVERY`], for work that is mostly shorter.
-    pub(crate) fn patient(self) -> Self {
+    pub(crate) fn delay_first_line(self) -> Self {
         self.said.set(Some(Instant::now()));
         self
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use reconcile::AttemptState;
 use serde::Serialize;
 
-use crate::http::{AUDIT_PAGE, Api, CallError, PAGE, segment};
+use crate::http::{AUDIT_PAGE, Api, CallError, PAGE, encode_segment};
 use crate::output::{amount, grouped, note, result};
 
 /// Maximum number of attempts that are read of one invoice.
@@ -19,7 +19,7 @@ const REFUSED: u8 = 1;
 
 /// The requested action.
 #[derive(Debug)]
-pub(crate) enum What {
+pub(crate) enum ResolveCommand {
     /// Show the attempts that need manual resolution.
     List(Which),
     /// Show all decisions.
@@ -61,7 +61,7 @@ const ATTENTION_REASONS: [&str; 6] =
     ["in-doubt-without-keys", "rejected", "key-reused", "not-accepted", "contradiction", "charged-late"];
 
 /// Checks that billing has this reason: a search by an unknown reason would never find anything.
-pub(crate) fn attention_reason(text: &str) -> Result<String, String> {
+pub(crate) fn parse_attention_reason(text: &str) -> Result<String, String> {
     match ATTENTION_REASONS.contains(&text) {
         true => Ok(text.to_owned()),
         false => Err(format!("\"{text}\" is none of {}", ATTENTION_REASONS.join(", "))),
@@ -69,7 +69,7 @@ pub(crate) fn attention_reason(text: &str) -> Result<String, String> {
 }
 
 /// Parses `charged` or `not-charged`.
-pub(crate) fn charged(text: &str) -> Result<bool, String> {
+pub(crate) fn parse_charged(text: &str) -> Result<bool, String> {
     match text {
         "charged" => Ok(true),
         "not-charged" => Ok(false),
@@ -84,10 +84,10 @@ struct Waiting {
     attempt: Option<Attempt>,
 }
 
-pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
+pub(crate) async fn command(billing: &Api, what: ResolveCommand) -> anyhow::Result<u8> {
     match what {
-        What::Log => Ok(log(billing).await.map(|()| 0)?),
-        What::AcceptLedger { ledger_id, reason, actor } => {
+        ResolveCommand::Log => Ok(log(billing).await.map(|()| 0)?),
+        ResolveCommand::AcceptLedger { ledger_id, reason, actor } => {
             let body = body(&AcceptRequest { ledger_id, reason, actor });
             match billing.post::<Accepted>("/v1/ledger/accept", "application/json", body).await {
                 Ok(Accepted { ledger_from, ledger_to }) => {
@@ -102,11 +102,11 @@ pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
                 Err(error) => Err(error.into()),
             }
         }
-        What::List(which) => Ok(show(&which, &waiting(billing, &which, None).await?)),
-        What::Decide { which: Which::Key(key), resolution, dry_run: false } => {
+        ResolveCommand::List(which) => Ok(show(&which, &waiting(billing, &which, None).await?)),
+        ResolveCommand::Decide { which: Which::Key(key), resolution, dry_run: false } => {
             Ok(decide(billing, &[key], &resolution).await?)
         }
-        What::Decide { which, resolution, dry_run } => {
+        ResolveCommand::Decide { which, resolution, dry_run } => {
             let found = waiting(billing, &which, Some(resolution.charged)).await?;
             if dry_run {
                 let code = show(&which, &found);
@@ -128,7 +128,7 @@ async fn decide(billing: &Api, keys: &[String], resolution: &OperatorDecision) -
     let decision = decision.as_str();
     let mut refused = 0;
     for key in keys {
-        let path = format!("/v1/attempts/{}/resolve", segment(key));
+        let path = format!("/v1/attempts/{}/resolve", encode_segment(key));
         match billing.post::<Attempt>(&path, "application/json", body.clone()).await {
             Ok(attempt) => result(format_args!("{key}  {}  {}", attempt.reference, attempt.state)),
             Err(CallError::Refused { detail, status, .. }) => {
@@ -264,7 +264,7 @@ fn body(request: &impl Serialize) -> Bytes {
 }
 
 fn list(path: &str, limit: usize, after: Option<&str>) -> String {
-    let after = after.map(|after| format!("&after={}", segment(after))).unwrap_or_default();
+    let after = after.map(|after| format!("&after={}", encode_segment(after))).unwrap_or_default();
     format!("{path}limit={limit}{after}")
 }
 

@@ -66,8 +66,8 @@ pub(crate) struct RunArgs {
 
 /// The requested action.
 #[derive(Debug)]
-pub(crate) enum What {
-    Preview(preview::What),
+pub(crate) enum ScheduleCommand {
+    Preview(preview::PreviewRequest),
     Status { json: bool },
     Run(ScheduleRunRequest),
 }
@@ -77,9 +77,11 @@ impl Sub {
         let (billing, what) = match self {
             Self::Preview(args) => {
                 let (billing, what) = args.resolve(problems);
-                (billing, What::Preview(what?))
+                (billing, ScheduleCommand::Preview(what?))
             }
-            Self::Status(args) => (args.billing.resolve(problems), What::Status { json: args.json }),
+            Self::Status(args) => {
+                (args.billing.resolve(problems), ScheduleCommand::Status { json: args.json })
+            }
             Self::Run(args) => {
                 let RunArgs { billing, until, catch_up, over_cap, why, actor } = args;
                 if until != TODAY {
@@ -91,18 +93,18 @@ impl Sub {
                 check_recorded(problems, &why, &actor);
                 let catch_up = Some(catch_up);
                 let request = ScheduleRunRequest { until, catch_up, over_cap, reason: why, actor };
-                (billing.resolve(problems), What::Run(request))
+                (billing.resolve(problems), ScheduleCommand::Run(request))
             }
         };
         Some(Command::Schedule { billing: billing?, what })
     }
 }
 
-pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
+pub(crate) async fn command(billing: &Api, what: ScheduleCommand) -> anyhow::Result<u8> {
     match what {
-        What::Preview(what) => preview::command(billing, what).await,
-        What::Status { json } => status(billing, json).await,
-        What::Run(request) => run(billing, &request).await,
+        ScheduleCommand::Preview(what) => preview::command(billing, what).await,
+        ScheduleCommand::Status { json } => status(billing, json).await,
+        ScheduleCommand::Run(request) => run(billing, &request).await,
     }
 }
 

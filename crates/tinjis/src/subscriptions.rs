@@ -13,10 +13,10 @@ use serde_json::Value;
 use crate::cli::{BillingArgs, Command};
 use crate::control::check_recorded;
 use crate::deployments::DeploymentsArgs;
-use crate::http::{Api, SUBSCRIPTIONS_PAGE, segment};
+use crate::http::{Api, SUBSCRIPTIONS_PAGE, encode_segment};
 use crate::import::{self, FileSettings, Options};
 use crate::output::result;
-use crate::preview::date;
+use crate::preview::parse_date_setting;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Sub {
@@ -117,7 +117,7 @@ pub(crate) struct ChangePriceArgs {
 
 /// The requested action.
 #[derive(Debug)]
-pub(crate) enum What {
+pub(crate) enum SubscriptionCommand {
     List { state: Option<SubscriptionState>, json: bool },
     Change { reference: String, change: &'static str, body: ChangeRequest },
 }
@@ -132,7 +132,7 @@ impl Sub {
                     problems.check("--state", state)
                 });
                 let state = state.map_or(Some(None), |state| state.map(Some));
-                let what = state.map(|state| What::List { state, json: args.json });
+                let what = state.map(|state| SubscriptionCommand::List { state, json: args.json });
                 (args.billing.resolve(problems), what)
             }
             Self::Pause(args) => args.who.change("pause", ChangeRequest::default(), problems),
@@ -160,7 +160,7 @@ impl Sub {
 }
 
 fn check_date(problems: &mut Problems, setting: &str, text: Option<&str>) {
-    text.and_then(|text| date(problems, setting, text));
+    text.and_then(|text| parse_date_setting(problems, setting, text));
 }
 
 impl ImportArgs {
@@ -183,19 +183,19 @@ impl WhoArgs {
         change: &'static str,
         fields: ChangeRequest,
         problems: &mut Problems,
-    ) -> (Option<Api>, Option<What>) {
+    ) -> (Option<Api>, Option<SubscriptionCommand>) {
         let Self { reference, billing, why, actor } = self;
         check_recorded(problems, &why, &actor);
         let body = ChangeRequest { reason: why, actor, ..fields };
-        (billing.resolve(problems), Some(What::Change { reference, change, body }))
+        (billing.resolve(problems), Some(SubscriptionCommand::Change { reference, change, body }))
     }
 }
 
-pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
+pub(crate) async fn command(billing: &Api, what: SubscriptionCommand) -> anyhow::Result<u8> {
     match what {
-        What::List { state, json } => list(billing, state, json).await,
-        What::Change { reference, change, body } => {
-            let path = format!("/v1/subscriptions/{}/{change}", segment(&reference));
+        SubscriptionCommand::List { state, json } => list(billing, state, json).await,
+        SubscriptionCommand::Change { reference, change, body } => {
+            let path = format!("/v1/subscriptions/{}/{change}", encode_segment(&reference));
             let body = Bytes::from(serde_json::to_vec(&body)?);
             let changed: Subscription = billing.post(&path, "application/json", body).await?;
             result(display(&changed));
@@ -227,7 +227,7 @@ async fn list(billing: &Api, state: Option<SubscriptionState>, json: bool) -> an
             }
         }
         match page.next {
-            Some(next) => after = format!("&after={}", segment(&next)),
+            Some(next) => after = format!("&after={}", encode_segment(&next)),
             None => return Ok(0),
         }
     }

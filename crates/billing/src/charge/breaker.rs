@@ -19,9 +19,9 @@ use tokio::time::Instant;
 use super::window::{Reading, Window};
 
 /// Calls in a row without an answer, or answered as unavailable, that open the breaker.
-pub const FAILURES_MAX: u32 = 10;
+pub const FAILURES_TO_OPEN: u32 = 10;
 /// Consecutive validation errors that open the breaker: so many invalid invoices in a row mean an invalid client.
-pub const INVALID_MAX: u32 = 20;
+pub const INVALID_TO_OPEN: u32 = 20;
 /// Failed calls in a row after which an unproven provider is called in parallel, so that calls to a slow provider do
 /// not time out one after another.
 const UNPROVEN_FAILURES_MAX: u32 = 3;
@@ -296,7 +296,7 @@ impl Breaker {
             }
             // Either this invoice is invalid or a setting is wrong: the next invoice shows which.
             (State::Unproven { invalid, .. }, Signal::Invalid) => match invalid + 1 {
-                INVALID_MAX.. => self.open(now, 0),
+                INVALID_TO_OPEN.. => self.open(now, 0),
                 invalid => State::Unproven { failures: 0, invalid, probing: false },
             },
             // Invalid invoices may have opened the breaker: another invalid one does not prove that the provider works.
@@ -320,11 +320,11 @@ impl Breaker {
             },
             (State::Closed { .. }, Signal::Good) => State::Closed { failures: 0, invalid: 0 },
             (State::Closed { failures, invalid }, Signal::Failure) => match failures + 1 {
-                FAILURES_MAX.. => self.open(now, 0),
+                FAILURES_TO_OPEN.. => self.open(now, 0),
                 failures => State::Closed { failures, invalid },
             },
             (State::Closed { invalid, .. }, Signal::Invalid) => match invalid + 1 {
-                INVALID_MAX.. => self.open(now, 0),
+                INVALID_TO_OPEN.. => self.open(now, 0),
                 invalid => State::Closed { failures: 0, invalid },
             },
         }

@@ -107,7 +107,7 @@ impl EngineContext {
         let suspicion = self.suspect(attempt, verdict, answer.status);
         let signal = signal(idempotency, verdict, suspicion);
         if signal != Signal::Good {
-            self.met_in(progress, verdict.reason, answer.status);
+            self.record_problem_in(progress, verdict.reason, answer.status);
         }
         let opened = permit.report(signal, Instant::now());
         self.log_outcome(attempt, &answer, verdict, opened);
@@ -128,10 +128,10 @@ impl EngineContext {
     }
 
     /// Records that a call got no answer about its invoice.
-    fn met_in(&self, progress: &Progress, reason: Reason, status: Option<u16>) {
+    fn record_problem_in(&self, progress: &Progress, reason: Reason, status: Option<u16>) {
         let problem = Problem { reason, status, count: 1 };
-        progress.met(problem);
-        self.met(problem);
+        progress.record_problem(problem);
+        self.record_problem(problem);
     }
 
     /// Voids the key; `None` if it is charged already, because a resend then returns that result and charges nothing.
@@ -156,7 +156,7 @@ impl EngineContext {
             VoidOutcome::Charged => None,
             VoidOutcome::Unknown(why) => {
                 tracing::warn!(attempt.key = key, why, "an attempt that is allowed no more was not voided");
-                self.met_in(progress, Reason::NotVoided, None);
+                self.record_problem_in(progress, Reason::NotVoided, None);
                 // The ledger may have been replaced, or may lack rows that this store has seen.
                 self.read_ledger().await;
                 let pause = backoff::pause(&self.random, attempt.sends.max(NOT_TAKEN));
@@ -174,9 +174,9 @@ impl EngineContext {
         self.metrics.provider_answered(began.elapsed());
         crash_point!("K7");
         match answer.verdict.reason {
-            Reason::NotConnected => progress.not_connected(),
+            Reason::NotConnected => progress.record_not_connected(),
             Reason::SendLate => {}
-            _ => progress.reached(),
+            _ => progress.record_reached(),
         }
         let verdict = match ledger {
             Some(_) => answer.verdict,

@@ -162,7 +162,7 @@ impl<'a> Claimer<'a> {
 
     async fn claim_all(mut self) -> Ended {
         loop {
-            match self.next().await {
+            match self.next_step().await {
                 Next::End(ended) => return ended,
                 Next::LookAgain => {}
                 Next::Claim { at_most, places } => {
@@ -186,7 +186,7 @@ impl<'a> Claimer<'a> {
     }
 
     /// Decides the next step by the shutdown, the breaker and the free permits.
-    async fn next(&self) -> Next {
+    async fn next_step(&self) -> Next {
         let shutdown = &self.shared.shutdown;
         if shutdown.is_draining() {
             return Next::End(Ended::Interrupted);
@@ -277,7 +277,7 @@ impl<'a> Claimer<'a> {
             }
             self.look_at = now + LOOK_AGAIN;
         }
-        self.fresh_left |= self.progress.was_joined();
+        self.fresh_left |= self.progress.take_claim_request();
         let (Some(run), true) = (self.run, self.fresh_left) else { return Default::default() };
         let EngineContext { store, settings, budget, .. } = self.shared;
         let claim = || store.claim_in_turn(run, self.after, at_most, settings.lease);
@@ -288,7 +288,7 @@ impl<'a> Claimer<'a> {
         self.waiting_from = self.waiting_from.or(claimed.waiting_from);
         if let Some(last) = fresh.last() {
             self.after = last.invoice_id;
-            self.progress.forward();
+            self.progress.record_progress();
         }
         // No key is to be voided: the claim has checked that the networks allow these attempts.
         (fresh, HashSet::new())
@@ -382,7 +382,7 @@ impl<'a> Claimer<'a> {
         {
             self.counted = Some(ended);
             self.moved = true;
-            self.progress.forward();
+            self.progress.record_progress();
         }
         next_in.min(LOOK_AGAIN)
     }
@@ -396,7 +396,7 @@ impl<'a> Claimer<'a> {
         tokio::select! {
             biased;
             all = self.take_places(self.places_max) => drop(all),
-            () = self.progress.joining() => return None,
+            () = self.progress.claim_requested() => return None,
         }
         if self.shared.shutdown.is_draining() {
             return Some(Ended::Interrupted);
@@ -426,7 +426,7 @@ impl<'a> Claimer<'a> {
         tokio::select! {
             biased;
             () = tokio::time::sleep_until(next_at.max(Instant::now() + REST)) => None,
-            () = self.progress.joining() => None,
+            () = self.progress.claim_requested() => None,
             () = self.shared.shutdown.draining() => Some(Ended::Interrupted),
         }
     }

@@ -64,7 +64,7 @@ pub(super) struct EngineContext {
 
 impl EngineContext {
     /// Records that a call got no answer about its invoice.
-    pub(super) fn met(&self, problem: Problem) {
+    pub(super) fn record_problem(&self, problem: Problem) {
         let mut last = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
         *last = Some(Problem::after(*last, problem));
     }

@@ -161,7 +161,7 @@ impl EngineContext {
                 }
                 let definite = !matches!(settlement.outcome, Outcome::InDoubt(_) | Outcome::NotSent);
                 if definite {
-                    progress.forward();
+                    progress.record_progress();
                 }
             }
             Settled::Same => {}

@@ -59,33 +59,33 @@ impl Progress {
     }
 
     /// Requests another claim of fresh invoices now. The run's `joins` in the store ensure that none is missed.
-    pub(super) fn join(&self) {
+    pub(super) fn request_claim(&self) {
         self.joined.store(true, Ordering::Relaxed);
         self.joining.notify_one();
     }
 
     /// Whether a caller has joined since the last check.
-    pub(super) fn was_joined(&self) -> bool {
+    pub(super) fn take_claim_request(&self) -> bool {
         self.joined.swap(false, Ordering::Relaxed)
     }
 
     /// Returns when a caller joins; may return spuriously.
-    pub(super) async fn joining(&self) {
+    pub(super) async fn claim_requested(&self) {
         self.joining.notified().await;
     }
 
     /// Records that a request left, whether or not a response arrived.
-    pub(super) fn reached(&self) {
+    pub(super) fn record_reached(&self) {
         self.reached.store(true, Ordering::Relaxed);
     }
 
     /// Records that a call found no connection.
-    pub(super) fn not_connected(&self) {
+    pub(super) fn record_not_connected(&self) {
         self.not_connected.store(true, Ordering::Relaxed);
     }
 
     /// Records that a call got no answer about its invoice.
-    pub(super) fn met(&self, problem: Problem) {
+    pub(super) fn record_problem(&self, problem: Problem) {
         let mut last = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
         *last = Some(Problem::after(*last, problem));
     }
@@ -106,7 +106,7 @@ impl Progress {
     }
 
     /// Records that an outcome became definite, or that an invoice was attempted for the first time.
-    pub(super) fn forward(&self) {
+    pub(super) fn record_progress(&self) {
         let passed_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.forward_ms.fetch_max(passed_ms, Ordering::Relaxed);
     }
@@ -191,7 +191,7 @@ mod tests {
         left_alone.end(true);
         assert_eq!(left_alone.wait(Duration::ZERO).await, Waited { finished: true, reached: true });
         let unreachable = Progress::new();
-        unreachable.not_connected();
+        unreachable.record_not_connected();
         unreachable.give_up();
         unreachable.end(true);
         assert_eq!(unreachable.wait(Duration::ZERO).await, Waited { finished: true, reached: false });
@@ -202,14 +202,14 @@ mod tests {
         let progress = Arc::new(Progress::new());
         let slow = progress.wait(Duration::from_secs(4)).await;
         assert_eq!(slow, Waited { finished: false, reached: true }, "no call has ended yet");
-        progress.not_connected();
+        progress.record_not_connected();
         let early = progress.wait(Duration::from_secs(4)).await;
         assert_eq!(early, Waited { finished: false, reached: false });
         let waiting = tokio::spawn({
             let progress = Arc::clone(&progress);
             async move { progress.wait(Duration::from_secs(3600)).await }
         });
-        progress.reached();
+        progress.record_reached();
         progress.end(true);
         assert_eq!(waiting.await.unwrap(), Waited { finished: true, reached: true });
     }
@@ -217,9 +217,9 @@ mod tests {
     #[test]
     fn who_joins_is_seen_once() {
         let progress = Progress::new();
-        assert!(!progress.was_joined());
-        progress.join();
-        assert!(progress.was_joined() && !progress.was_joined());
+        assert!(!progress.take_claim_request());
+        progress.request_claim();
+        assert!(progress.take_claim_request() && !progress.take_claim_request());
     }
 
     #[tokio::test]

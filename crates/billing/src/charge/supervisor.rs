@@ -61,7 +61,7 @@ impl EngineContext {
             OpenedRun::Busy(run) => return Ok(StartedRun::Busy(run)),
         };
         match self.runs.find(run.id).filter(|progress| progress.is_driven()) {
-            Some(progress) => progress.join(),
+            Some(progress) => progress.request_claim(),
             None if !joined || self.store.is_shared() => {
                 self.breaker.rearm(Instant::now());
                 self.begin(run.id);

@@ -12,7 +12,7 @@ use crate::protocol::key::Key;
 
 /// Failures of one item while others succeed, after which the item is at fault. A provider with one broken backend of
 /// three fails one item in 243 so many times in a row.
-pub const FAILURES_MAX: u32 = 5;
+pub const FAILURES_TO_SUSPECT_ITEM: u32 = 5;
 /// Items that may fail for the first time since another item succeeded. One more puts the endpoint in question: then no
 /// failure counts against an item, so that an outage leaves no more items than these to an operator.
 pub const FIRST_FAILURES_MAX: u32 = 5;
@@ -96,7 +96,7 @@ impl Suspects {
         item.failed_at = now;
         // During an outage the failure does not count against the item.
         item.failures += u32::from(proven && !in_question);
-        if item.failures >= FAILURES_MAX {
+        if item.failures >= FAILURES_TO_SUSPECT_ITEM {
             inner.items.remove(key);
             return Suspicion::Item;
         }
@@ -133,7 +133,7 @@ mod tests {
             "no other has succeeded yet"
         );
         suspects.succeeded(&key(2), Instant::now());
-        assert_eq!(fail_until_at_fault(&suspects, 1, 10), Some(FAILURES_MAX));
+        assert_eq!(fail_until_at_fault(&suspects, 1, 10), Some(FAILURES_TO_SUSPECT_ITEM));
     }
 
     #[tokio::test(start_paused = true)]
@@ -189,16 +189,16 @@ mod tests {
         assert_eq!(fail(), None, "the credentials may have been replaced since");
         tokio::time::advance(Duration::from_millis(1)).await;
         suspects.succeeded(&key(3), Instant::now());
-        assert_eq!(fail(), Some(FAILURES_MAX));
+        assert_eq!(fail(), Some(FAILURES_TO_SUSPECT_ITEM));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_success_of_the_item_itself_clears_it() {
         let suspects = Suspects::default();
         suspects.succeeded(&key(2), Instant::now());
-        assert_eq!(fail_until_at_fault(&suspects, 1, FAILURES_MAX - 1), None);
+        assert_eq!(fail_until_at_fault(&suspects, 1, FAILURES_TO_SUSPECT_ITEM - 1), None);
         suspects.succeeded(&key(1), Instant::now());
-        assert_eq!(fail_until_at_fault(&suspects, 1, FAILURES_MAX - 1), None);
+        assert_eq!(fail_until_at_fault(&suspects, 1, FAILURES_TO_SUSPECT_ITEM - 1), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use chassis::config::{Common, Problems, Setting, TokenSource, boolean, checked, path, token_file};
+use chassis::config::{Common, Problems, Setting, TokenSource, checked, parse_bool, parse_path, token_file};
 
 use super::Command;
 use crate::http::LegacyRoutes;
@@ -13,15 +13,18 @@ use crate::http::LegacyRoutes;
 pub struct AccessArgs {
     /// File with one token per line of operators, who alone write through /v1 of billing, declare deployments at payments
     /// and, off loopback, set /log-level; off loopback a token needs 16 bytes [default: off]
-    #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE", help_heading = "Callers", value_parser = checked(path))]
+    #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE", help_heading = "Callers",
+          value_parser = checked(parse_path))]
     operator_token_file: Setting<PathBuf>,
     /// File with one token per line of readers, who may read /v1 off loopback, as operators may; a token needs 16 bytes
     /// there [default: off]
-    #[arg(long, env = "READER_TOKEN_FILE", value_name = "FILE", help_heading = "Callers", value_parser = checked(path))]
+    #[arg(long, env = "READER_TOKEN_FILE", value_name = "FILE", help_heading = "Callers",
+          value_parser = checked(parse_path))]
     reader_token_file: Setting<PathBuf>,
     /// true lets every caller read /v1 off loopback
     #[arg(long, env = "ANONYMOUS_READS", value_name = "BOOL", help_heading = "Callers",
-          num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = checked(boolean))]
+          num_args = 0..=1, default_missing_value = "true", default_value = "false",
+          value_parser = checked(parse_bool))]
     anonymous_reads: Setting<bool>,
     /// Routes of the replaced systems, their health paths apart: open to every caller; token asks for an operator's token
     /// for writes and a reader's or operator's for reads; off answers 404
@@ -32,7 +35,7 @@ pub struct AccessArgs {
 
 /// Checked settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Checked {
+pub struct CheckedAccess {
     /// Operator tokens, if any.
     pub operators: Option<TokenSource>,
     /// Reader tokens, if any.
@@ -50,7 +53,7 @@ impl AccessArgs {
         common: Option<&Common>,
         command: &Command,
         problems: &mut Problems,
-    ) -> Option<Checked> {
+    ) -> Option<CheckedAccess> {
         // Only a service accepts tokens. A one-shot command sends payments' operator token, which payments checks.
         let listener = common.filter(|_| *command == Command::Serve).map(|common| common.listen);
         let operators = token_file(&self.operator_token_file, listener, problems);
@@ -63,7 +66,7 @@ impl AccessArgs {
                 format!("is token, but without {operators} no caller could write; give a file, or off");
             problems.add(self.legacy_routes.name(), what);
         }
-        Some(Checked { operators, readers, anonymous_reads: anonymous_reads?, legacy: legacy? })
+        Some(CheckedAccess { operators, readers, anonymous_reads: anonymous_reads?, legacy: legacy? })
     }
 }
 
@@ -82,8 +85,12 @@ mod tests {
 
     #[test]
     fn legacy_routes_are_open_and_v1_has_no_tokens_by_default() {
-        let nothing =
-            Checked { operators: None, readers: None, anonymous_reads: false, legacy: LegacyRoutes::Open };
+        let nothing = CheckedAccess {
+            operators: None,
+            readers: None,
+            anonymous_reads: false,
+            legacy: LegacyRoutes::Open,
+        };
         assert_eq!(resolve(&[]).unwrap().access, nothing);
         let config = resolve(&["--legacy-routes", "off", "--anonymous-reads"]).unwrap();
         assert_eq!((config.access.legacy, config.access.anonymous_reads), (LegacyRoutes::Off, true));

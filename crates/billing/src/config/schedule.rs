@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use chassis::config::{Problems, Setting, checked, on_or_off, read_regular_text, text};
+use chassis::config::{Problems, Setting, checked, parse_on_or_off, parse_text, read_regular_text};
 
 use crate::import_row;
 use crate::money::Currency;
@@ -17,24 +17,26 @@ use crate::subscription::price_minor;
 pub(super) struct ScheduleArgs {
     /// on: invoices and charges the due periods of subscriptions. off: only `tinjis schedule run` does
     #[arg(long, env = "SCHEDULE", value_name = "ON|OFF", help_heading = "Schedule", default_value = "on",
-          value_parser = checked(on_or_off))]
+          value_parser = checked(parse_on_or_off))]
     schedule: Setting<bool>,
     /// Periods missed for more than a day: ask waits for an operator, each invoices all, oldest first, latest only the
     /// latest of each subscription
     #[arg(long, env = "SCHEDULE_CATCH_UP", value_name = "ASK|EACH|LATEST", help_heading = "Schedule", default_value = "ask",
-          value_parser = checked(catch_up))]
+          value_parser = checked(parse_catch_up))]
     schedule_catch_up: Setting<CatchUp>,
     /// Invoices of one date above which an operator confirms [default: off]
-    #[arg(long, env = "SCHEDULE_MAX_COUNT", value_name = "NUMBER", help_heading = "Schedule", value_parser = checked(count))]
+    #[arg(long, env = "SCHEDULE_MAX_COUNT", value_name = "NUMBER", help_heading = "Schedule",
+          value_parser = checked(parse_count))]
     schedule_max_count: Setting<i64>,
     /// Sums of one date above which an operator confirms, as EUR=1000.00, separated by commas; a currency that is not
     /// named has no limit [default: off]
-    #[arg(long, env = "SCHEDULE_MAX_AMOUNT", value_name = "AMOUNTS", help_heading = "Schedule", value_parser = checked(amounts))]
+    #[arg(long, env = "SCHEDULE_MAX_AMOUNT", value_name = "AMOUNTS", help_heading = "Schedule",
+          value_parser = checked(parse_amounts))]
     schedule_max_amount: Setting<BTreeMap<Currency, i64>>,
     /// Days on which no money moves: none, target (the euro's settlement system), or a file with one date per line;
     /// a subscription's holidays field decides what they do to it
     #[arg(long, env = "SCHEDULE_HOLIDAYS", value_name = "NONE|TARGET|FILE", help_heading = "Schedule",
-          default_value = HOLIDAYS_DEFAULT, value_parser = checked(text))]
+          default_value = HOLIDAYS_DEFAULT, value_parser = checked(parse_text))]
     schedule_holidays: Setting<String>,
 }
 
@@ -45,28 +47,28 @@ impl ScheduleArgs {
         let catch_up = self.schedule_catch_up.value(problems);
         let count = self.schedule_max_count.optional(problems);
         let amounts = self.schedule_max_amount.optional(problems);
-        let holidays = self.schedule_holidays.and_then(|text| holidays(&text)).value(problems);
+        let holidays = self.schedule_holidays.and_then(|text| read_holidays(&text)).value(problems);
         let cap = Cap { count: count?, amounts: amounts?.unwrap_or_default() };
         Some(ScheduleSettings { is_on: is_on?, catch_up: catch_up?, cap, holidays: holidays? })
     }
 }
 
-fn catch_up(text: &str) -> Result<CatchUp, String> {
+fn parse_catch_up(text: &str) -> Result<CatchUp, String> {
     text.parse().map_err(|_| format!("\"{text}\" is none of ask, each and latest"))
 }
 
-fn count(text: &str) -> Result<i64, String> {
+fn parse_count(text: &str) -> Result<i64, String> {
     let count = text.parse().ok().filter(|count: &i64| *count >= 1);
     count.ok_or_else(|| format!("\"{text}\" is no whole number from 1"))
 }
 
-fn amounts(text: &str) -> Result<BTreeMap<Currency, i64>, String> {
+fn parse_amounts(text: &str) -> Result<BTreeMap<Currency, i64>, String> {
     let amount = |part: &str| -> Result<(Currency, i64), String> {
         let (code, amount) = part
             .trim()
             .split_once('=')
             .ok_or_else(|| format!("\"{part}\" is no amount of a currency, as EUR=1000.00 is"))?;
-        let currency = import_row::currency(code).map_err(|problem| format!("\"{code}\" {problem}"))?;
+        let currency = import_row::parse_currency(code).map_err(|problem| format!("\"{code}\" {problem}"))?;
         let minor = price_minor(currency, amount).map_err(|problem| format!("\"{part}\": {problem}"))?;
         Ok((currency, minor))
     };
@@ -89,7 +91,7 @@ const HOLIDAYS_BYTES_MAX: u64 = 1024 * 1024;
 ///
 /// # Errors
 /// When the file cannot be read, or has a line that is not a date.
-pub fn holidays(text: &str) -> Result<Holidays, String> {
+pub fn read_holidays(text: &str) -> Result<Holidays, String> {
     match text {
         "none" => Ok(Holidays::default()),
         "target" => Ok(Holidays::target()),
@@ -138,13 +140,13 @@ mod tests {
 
     #[test]
     fn a_file_of_holidays_is_a_regular_file_of_a_limited_size() {
-        assert_eq!(holidays("/dev/zero").unwrap_err(), "cannot read /dev/zero: not a regular file");
+        assert_eq!(read_holidays("/dev/zero").unwrap_err(), "cannot read /dev/zero: not a regular file");
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap();
         std::fs::write(path, "#".repeat(1024 * 1024)).unwrap();
-        assert_eq!(holidays(path).unwrap(), Holidays::default());
+        assert_eq!(read_holidays(path).unwrap(), Holidays::default());
         std::fs::write(path, "#".repeat(1024 * 1024 + 1)).unwrap();
-        assert!(holidays(path).unwrap_err().ends_with("larger than 1048576 bytes"));
+        assert!(read_holidays(path).unwrap_err().ends_with("larger than 1048576 bytes"));
     }
 
     #[test]

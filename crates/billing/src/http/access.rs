@@ -101,29 +101,29 @@ impl Access {
     }
 
     /// Allows a write through `/v1`: with an operator's token if any is configured, otherwise only on loopback.
-    async fn write(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Denied> {
+    async fn check_write(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Denied> {
         if self.rules.operators.is_open() && self.is_loopback {
-            return self.same_site(uri, headers);
+            return self.check_same_site(uri, headers);
         }
-        self.operator(headers).await
+        self.check_operator(headers).await
     }
 
     /// Allows a read of `/v1`.
-    async fn read(&self, headers: &HeaderMap) -> Result<(), Denied> {
+    async fn check_read(&self, headers: &HeaderMap) -> Result<(), Denied> {
         if self.is_loopback || self.rules.anonymous_reads {
             return Ok(());
         }
-        self.reader(headers).await
+        self.check_reader(headers).await
     }
 
     /// Allows a call of a legacy route that is not closed.
-    async fn legacy(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Denied> {
+    async fn check_legacy(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Denied> {
         let reads = is_safe(method);
         match self.rules.legacy {
-            LegacyRoutes::Token if reads => self.reader(headers).await,
-            LegacyRoutes::Token => self.operator(headers).await,
+            LegacyRoutes::Token if reads => self.check_reader(headers).await,
+            LegacyRoutes::Token => self.check_operator(headers).await,
             LegacyRoutes::Open if reads => Ok(()),
-            LegacyRoutes::Open | LegacyRoutes::Off => self.same_site(uri, headers),
+            LegacyRoutes::Open | LegacyRoutes::Off => self.check_same_site(uri, headers),
         }
     }
 
@@ -136,7 +136,7 @@ impl Access {
             return true;
         }
         // A first visit without a credential is not counted as a refusal.
-        headers.contains_key(header::AUTHORIZATION) && self.reader(headers).await.is_ok()
+        headers.contains_key(header::AUTHORIZATION) && self.check_reader(headers).await.is_ok()
     }
 
     /// Opens a session of `seconds` for a reader's or an operator's token; a wrong token counts as a refusal.
@@ -150,7 +150,7 @@ impl Access {
         token: &str,
         seconds: i64,
     ) -> Result<String, &'static str> {
-        self.same_site(uri, headers).map_err(|denied| denied.detail)?;
+        self.check_same_site(uri, headers).map_err(|denied| denied.detail)?;
         let AccessRules { operators, readers, .. } = &self.rules;
         let until_s = self.clock.now_ms().div_euclid(1000).saturating_add(seconds);
         let (reader, operator) =
@@ -164,10 +164,10 @@ impl Access {
 
     /// Whether a page of this service sent the request, as far as its headers say.
     pub(super) fn is_same_site(&self, uri: &Uri, headers: &HeaderMap) -> bool {
-        self.same_site(uri, headers).is_ok()
+        self.check_same_site(uri, headers).is_ok()
     }
 
-    async fn operator(&self, headers: &HeaderMap) -> Result<(), Denied> {
+    async fn check_operator(&self, headers: &HeaderMap) -> Result<(), Denied> {
         let denied = |refusal| Denied {
             refusal,
             detail: "this route writes: send Authorization: Bearer with an operator token (--operator-token-file)",
@@ -181,7 +181,7 @@ impl Access {
 
     /// Accepts a reader's or an operator's token. Only the operators' check counts refusals, so that one call is
     /// counted once.
-    async fn reader(&self, headers: &HeaderMap) -> Result<(), Denied> {
+    async fn check_reader(&self, headers: &HeaderMap) -> Result<(), Denied> {
         let denied = |refusal| Denied {
             refusal,
             detail: "send Authorization: Bearer with a reader token (--reader-token-file) or an operator token \
@@ -202,7 +202,7 @@ impl Access {
         operators.admit(&presented).await.map(drop).map_err(|(why, _)| denied(why))
     }
 
-    fn same_site(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Denied> {
+    fn check_same_site(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Denied> {
         self.cross_site.check(uri, headers).map_err(|why: CrossSite| Denied {
             refusal: self.rules.operators.refuse(why.into()),
             detail: why.reason(),
@@ -222,17 +222,17 @@ impl Access {
 
 /// Guards a route of `/v1` that writes.
 pub(super) async fn guard_write(State(access): State<Access>, request: Request, next: Next) -> Response {
-    match access.write(request.uri(), request.headers()).await {
+    match access.check_write(request.uri(), request.headers()).await {
         Ok(()) => next.run(request).await,
-        Err(denied) => problem(&denied, "write"),
+        Err(denied) => denied_response(&denied, "write"),
     }
 }
 
 /// Guards a route of `/v1` that reads.
 pub(super) async fn guard_read(State(access): State<Access>, request: Request, next: Next) -> Response {
-    match access.read(request.headers()).await {
+    match access.check_read(request.headers()).await {
         Ok(()) => next.run(request).await,
-        Err(denied) => problem(&denied, "read"),
+        Err(denied) => denied_response(&denied, "read"),
     }
 }
 
@@ -240,9 +240,9 @@ pub(super) async fn guard_read(State(access): State<Access>, request: Request, n
 pub(super) async fn guard_legacy(State(access): State<Access>, request: Request, next: Next) -> Response {
     if access.rules.legacy == LegacyRoutes::Off {
         access.log_closed(&request);
-        return error::not_found();
+        return error::not_found_response();
     }
-    let admitted = access.legacy(request.method(), request.uri(), request.headers()).await;
+    let admitted = access.check_legacy(request.method(), request.uri(), request.headers()).await;
     let Err(Denied { refusal, detail }) = admitted else {
         return next.run(request).await;
     };
@@ -252,7 +252,7 @@ pub(super) async fn guard_legacy(State(access): State<Access>, request: Request,
     json(StatusCode::FORBIDDEN, antaeus::CONTENT_TYPE, text)
 }
 
-fn problem(denied: &Denied, kind: &'static str) -> Response {
+fn denied_response(denied: &Denied, kind: &'static str) -> Response {
     tracing::warn!(kind, reason = denied.refusal.label(), "a call of /v1 was refused");
     Problem::new(StatusCode::FORBIDDEN).detail(denied.detail).into_response()
 }

@@ -8,7 +8,7 @@ use axum::extract::{Extension, Path, State};
 use axum::response::Response;
 use http::StatusCode;
 
-use super::error::{legacy_failure, log_failure, not_found};
+use super::error::{legacy_failure_response, log_failure, not_found_response};
 use super::list::List;
 use super::{AppState, json, path, pay};
 use crate::invoice::{Customer, CustomerId, Invoice, InvoiceId, InvoiceState};
@@ -30,7 +30,7 @@ pub(super) async fn customers(State(state): State<AppState>) -> Response {
         id: |customer: &Customer| customer.id.0,
         write: write_customer,
     };
-    list.answer(state.store).await.unwrap_or_else(|error| legacy_failure(&error))
+    list.answer(state.store).await.unwrap_or_else(|error| legacy_failure_response(&error))
 }
 
 /// `GET /rest/v1/customers/{id}`.
@@ -38,10 +38,10 @@ pub(super) async fn customer(
     State(state): State<AppState>,
     id: Result<Path<String>, PathRejection>,
 ) -> Response {
-    let Some(id) = id.ok().and_then(|Path(text)| path::id(&text)) else { return not_found() };
+    let Some(id) = id.ok().and_then(|Path(text)| path::parse_id(&text)) else { return not_found_response() };
     match state.store.customer(CustomerId(id)).await {
-        Ok(found) => one(found.as_ref(), write_customer),
-        Err(error) => legacy_failure(&error),
+        Ok(found) => found_response(found.as_ref(), write_customer),
+        Err(error) => legacy_failure_response(&error),
     }
 }
 
@@ -54,7 +54,7 @@ pub(super) async fn invoices(State(state): State<AppState>) -> Response {
         id: |invoice: &Invoice| invoice.id.0,
         write: write_invoice,
     };
-    list.answer(state.store).await.unwrap_or_else(|error| legacy_failure(&error))
+    list.answer(state.store).await.unwrap_or_else(|error| legacy_failure_response(&error))
 }
 
 /// `GET /rest/v1/invoices/{id}`.
@@ -62,10 +62,12 @@ pub(super) async fn invoice(
     State(state): State<AppState>,
     id: Result<Path<String>, PathRejection>,
 ) -> Response {
-    let Some(id) = id.ok().and_then(|Path(text)| path::id(&text)) else { return not_found() };
+    let Some(id) = id.ok().and_then(|Path(text)| path::parse_id(&text)) else { return not_found_response() };
     match state.store.invoice(InvoiceId(id)).await {
-        Ok(found) => one(found.as_ref().filter(|invoice| is_legacy_invoice(invoice)), write_invoice),
-        Err(error) => legacy_failure(&error),
+        Ok(found) => {
+            found_response(found.as_ref().filter(|invoice| is_legacy_invoice(invoice)), write_invoice)
+        }
+        Err(error) => legacy_failure_response(&error),
     }
 }
 
@@ -75,21 +77,21 @@ pub(super) async fn pay(
     Extension(waiting): Extension<pay::Waiting>,
 ) -> Response {
     match pay::pay(&state, &waiting, pay::ANTAEUS_WAIT).await {
-        Ok(paid) => bare(StatusCode::OK, paid.all),
+        Ok(paid) => bool_response(StatusCode::OK, paid.all),
         Err(error) => {
             log_failure(&error);
-            bare(StatusCode::SERVICE_UNAVAILABLE, false)
+            bool_response(StatusCode::SERVICE_UNAVAILABLE, false)
         }
     }
 }
 
 /// A bare JSON boolean.
-pub(super) fn bare(status: StatusCode, value: bool) -> Response {
+pub(super) fn bool_response(status: StatusCode, value: bool) -> Response {
     json(status, CONTENT_TYPE, if value { "true" } else { "false" })
 }
 
-fn one<T>(found: Option<&T>, write: fn(&mut String, &T)) -> Response {
-    let Some(row) = found else { return not_found() };
+fn found_response<T>(found: Option<&T>, write: fn(&mut String, &T)) -> Response {
+    let Some(row) = found else { return not_found_response() };
     let mut text = String::new();
     write(&mut text, row);
     json(StatusCode::OK, CONTENT_TYPE, text)

@@ -9,26 +9,26 @@ use super::{antaeus, json};
 use crate::store::StoreError;
 
 /// The response to an unknown path, an unknown id or a wrong method, on legacy and unknown paths.
-pub(super) fn not_found() -> Response {
+pub(super) fn not_found_response() -> Response {
     json(StatusCode::NOT_FOUND, antaeus::CONTENT_TYPE, "\"not found\"")
 }
 
 /// The response to a failure of the store, on a legacy route other than pay.
-pub(super) fn legacy_failure(error: &StoreError) -> Response {
+pub(super) fn legacy_failure_response(error: &StoreError) -> Response {
     log_failure(error);
     match error {
-        StoreError::Unavailable(_) => unavailable(),
-        StoreError::Corrupt(_) => internal(),
+        StoreError::Unavailable(_) => unavailable_response(),
+        StoreError::Corrupt(_) => internal_error_response(),
     }
 }
 
 /// The response when nothing can be served now, on a legacy route other than pay.
-pub(super) fn unavailable() -> Response {
+pub(super) fn unavailable_response() -> Response {
     json(StatusCode::SERVICE_UNAVAILABLE, antaeus::CONTENT_TYPE, "\"unavailable\"")
 }
 
 /// The response to an internal error, on a legacy route other than pay.
-pub(super) fn internal() -> Response {
+pub(super) fn internal_error_response() -> Response {
     json(StatusCode::INTERNAL_SERVER_ERROR, antaeus::CONTENT_TYPE, "\"internal error\"")
 }
 

@@ -7,7 +7,7 @@ use axum::extract::{Extension, State};
 use axum::response::Response;
 use http::StatusCode;
 
-use super::error::{legacy_failure, log_failure};
+use super::error::{legacy_failure_response, log_failure};
 use super::list::List;
 use super::{AppState, antaeus, json, pay};
 use crate::invoice::{Invoice, InvoiceId, InvoiceState};
@@ -40,7 +40,7 @@ pub(super) async fn invoices(State(state): State<AppState>) -> Response {
         id: |invoice: &Invoice| invoice.id.0,
         write: write_invoice,
     };
-    list.answer(state.store).await.unwrap_or_else(|error| legacy_failure(&error))
+    list.answer(state.store).await.unwrap_or_else(|error| legacy_failure_response(&error))
 }
 
 /// `POST /invoices/pay`: `{}`, also when some invoices were refused; 502 only when no request reached the provider.
@@ -56,7 +56,7 @@ pub(super) async fn pay(
         }
         Err(error) => {
             log_failure(&error);
-            antaeus::bare(StatusCode::SERVICE_UNAVAILABLE, false)
+            antaeus::bool_response(StatusCode::SERVICE_UNAVAILABLE, false)
         }
     }
 }

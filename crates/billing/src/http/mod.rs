@@ -61,7 +61,8 @@ pub struct AppState {
 pub fn router(state: AppState) -> Router {
     // A path under /rest that is not in the table is matched once more, in the table's spelling.
     let waiting = Extension(pay::Waiting::default());
-    let table = antaeus_routes(any(nothing), &waiting, &state).fallback(nothing).with_state(state.clone());
+    let table =
+        antaeus_routes(any(not_found), &waiting, &state).fallback(not_found).with_state(state.clone());
     // The middleware that counts requests cannot see a route matched in this table, so the response carries its name.
     let table = table.layer(from_fn(name_route));
     let respell = move |request: Request| normalize_path(table.clone(), request);
@@ -95,12 +96,12 @@ fn antaeus_routes(
 fn invoice_app_routes(waiting: &Extension<pay::Waiting>, state: &AppState) -> Router<AppState> {
     let (mut routes, mut health) = (Router::new(), Router::new());
     for slash in ["", "/"] {
-        let pay = any(nothing).post(invoice_app::pay).layer(waiting.clone());
+        let pay = any(not_found).post(invoice_app::pay).layer(waiting.clone());
         routes = routes
-            .route(&format!("/invoices{slash}"), any(nothing).get(invoice_app::invoices))
+            .route(&format!("/invoices{slash}"), any(not_found).get(invoice_app::invoices))
             .route(&format!("{INVOICE_APP_PAY}{slash}"), pay);
         for path in invoice_app::HEALTH_PATHS {
-            health = health.route(&format!("{path}{slash}"), any(nothing).get(invoice_app::healthz));
+            health = health.route(&format!("{path}{slash}"), any(not_found).get(invoice_app::healthz));
         }
     }
     routes.route_layer(from_fn_with_state(state.access.clone(), access::guard_legacy)).merge(health)
@@ -167,8 +168,8 @@ async fn name_route(request: Request, next: Next) -> Response {
     response
 }
 
-async fn nothing() -> Response {
-    error::not_found()
+async fn not_found() -> Response {
+    error::not_found_response()
 }
 
 async fn normalize_path(table: Router, mut request: Request) -> Response {
@@ -176,12 +177,16 @@ async fn normalize_path(table: Router, mut request: Request) -> Response {
         *request.uri_mut() = uri;
         return table.oneshot(request).await.unwrap_or_else(|never| match never {});
     }
-    if is_v1(request.uri().path()) { v1::unknown_path().into_response() } else { error::not_found() }
+    if is_v1(request.uri().path()) {
+        v1::unknown_path_problem().into_response()
+    } else {
+        error::not_found_response()
+    }
 }
 
 /// The routes until the store is open: health paths answer; all other calls get the response for a call that was not
 /// executed.
-pub fn meanwhile() -> Router {
+pub fn routes_until_open() -> Router {
     let answer = |uri: Uri| async move {
         let spelled = path::normalize_path(&uri);
         let path = spelled.as_ref().unwrap_or(&uri).path();
@@ -199,31 +204,31 @@ pub fn meanwhile() -> Router {
 /// The limits of the business port, with each API's response for a shed call and for a panic.
 #[must_use]
 pub fn limits() -> Limits {
-    Limits { shed: not_executed(), panicked: Panicked::new(panicked), ..Limits::default() }
+    Limits { shed: not_executed(), panicked: Panicked::new(panic_response), ..Limits::default() }
 }
 
 /// The responses to calls that were not executed.
 #[must_use]
 pub fn not_executed() -> Shed {
-    Shed::new(shed)
+    Shed::new(shed_response)
 }
 
 /// The response to one call that was not executed.
-fn shed(uri: &Uri, why: NotExecuted) -> Response {
-    in_format_of(uri, || Shed::problem(why), error::unavailable)
+fn shed_response(uri: &Uri, why: NotExecuted) -> Response {
+    response_in_format_of(uri, || Shed::problem(why), error::unavailable_response)
 }
 
 /// Response to a call whose handler panicked.
-fn panicked(uri: &Uri) -> Response {
-    in_format_of(uri, Panicked::problem, error::internal)
+fn panic_response(uri: &Uri) -> Response {
+    response_in_format_of(uri, Panicked::problem, error::internal_error_response)
 }
 
 /// A response without a handler's result, in the format of the path's API. A pay call answers `false` in any spelling.
-fn in_format_of(uri: &Uri, v1: impl Fn() -> Response, old: fn() -> Response) -> Response {
+fn response_in_format_of(uri: &Uri, v1: impl Fn() -> Response, old: fn() -> Response) -> Response {
     let spelled = path::normalize_path(uri);
     match spelled.as_ref().unwrap_or(uri).path() {
         path if [ANTAEUS_PAY, INVOICE_APP_PAY].contains(&path.trim_end_matches('/')) => {
-            antaeus::bare(StatusCode::SERVICE_UNAVAILABLE, false)
+            antaeus::bool_response(StatusCode::SERVICE_UNAVAILABLE, false)
         }
         path if is_v1(path) => v1(),
         _ => old(),
@@ -258,7 +263,7 @@ mod tests {
 
     async fn shed_answer(path: &str) -> (u16, String, String) {
         let head = Request::builder().method("POST").uri(path).body(Body::empty()).unwrap().into_parts().0;
-        read(shed(&head.uri, NotExecuted::Overloaded)).await
+        read(shed_response(&head.uri, NotExecuted::Overloaded)).await
     }
 
     fn bare_false() -> (u16, String, String) {

@@ -36,7 +36,7 @@ fn table_spelling(path: &str) -> Option<Cow<'_, str>> {
 }
 
 /// An id as existing clients write it: a 32-bit integer, optionally with a sign and leading zeros.
-pub(super) fn id(text: &str) -> Option<i64> {
+pub(super) fn parse_id(text: &str) -> Option<i64> {
     text.parse::<i32>().ok().map(i64::from)
 }
 
@@ -66,11 +66,11 @@ mod tests {
 
     #[test]
     fn an_id_is_a_32_bit_integer_with_sign_and_leading_zeros() {
-        assert_eq!(id("01"), Some(1));
-        assert_eq!(id("+7"), Some(7));
-        assert_eq!(id("-2147483648"), Some(-2_147_483_648));
+        assert_eq!(parse_id("01"), Some(1));
+        assert_eq!(parse_id("+7"), Some(7));
+        assert_eq!(parse_id("-2147483648"), Some(-2_147_483_648));
         for text in ["", "2147483648", "1.0", " 1", "1e3", "0x1", "one", "+", "١"] {
-            assert_eq!(id(text), None, "{text:?}");
+            assert_eq!(parse_id(text), None, "{text:?}");
         }
     }
 }

@@ -189,8 +189,8 @@ const VALIDATION_PREFIXES: [&str; 5] = [
 /// The meaning of a response.
 #[must_use]
 pub fn judge(request: &RequestFacts<'_>, response: &ResponseFacts<'_>) -> Verdict {
-    let (class, reason) = content(request, response);
-    let (class, reason) = trusted(request, response, class).unwrap_or((class, reason));
+    let (class, reason) = classify_content(request, response);
+    let (class, reason) = check_sender(request, response, class).unwrap_or((class, reason));
     Verdict { class, reason }
 }
 
@@ -200,13 +200,13 @@ const WRONG: AnswerClass = AnswerClass::EndpointWrong { not_executed: true };
 const WRONG_MAYBE_EXECUTED: AnswerClass = AnswerClass::EndpointWrong { not_executed: false };
 
 /// The class by status and body, before the sender is checked.
-fn content(request: &RequestFacts<'_>, response: &ResponseFacts<'_>) -> Row {
+fn classify_content(request: &RequestFacts<'_>, response: &ResponseFacts<'_>) -> Row {
     // UTF-8 is checked first: an ignored string could otherwise hold invalid bytes (RFC 8259 section 8.1).
     let text = std::str::from_utf8(response.body).ok();
     let fields = text.and_then(|text| serde_json::from_str::<Fields>(text).ok());
     let says_charged = fields.as_ref().is_some_and(|fields| fields.result == Field::Is(true));
     match response.status {
-        200 | 201 if !response.is_problem() => success(request, response.status, fields.as_ref()),
+        200 | 201 if !response.is_problem() => classify_success(request, response.status, fields.as_ref()),
         200..=299 | 400..=499
             if request.dialect == Dialect::StatusBlind
                 && fields.as_ref().is_some_and(Fields::is_bare_result) =>
@@ -222,16 +222,18 @@ fn content(request: &RequestFacts<'_>, response: &ResponseFacts<'_>) -> Row {
         300..=399 => (AnswerClass::InDoubt, Reason::Redirect),
         408 | 429 | 500..=599 => (AnswerClass::InDoubt, Reason::Unavailable),
         400..=499 => {
-            let problem =
-                fields.as_ref().filter(|_| response.is_problem()).and_then(|f| problem(response.status, f));
-            problem.unwrap_or_else(|| client_error(request, response, fields.as_ref()))
+            let problem = fields
+                .as_ref()
+                .filter(|_| response.is_problem())
+                .and_then(|f| classify_problem(response.status, f));
+            problem.unwrap_or_else(|| classify_client_error(request, response, fields.as_ref()))
         }
         _ => (AnswerClass::InDoubt, Reason::OtherStatus),
     }
 }
 
 /// The row for a 200 or 201.
-fn success(request: &RequestFacts<'_>, status: u16, fields: Option<&Fields>) -> Row {
+fn classify_success(request: &RequestFacts<'_>, status: u16, fields: Option<&Fields>) -> Row {
     let Some(fields) = fields else { return (AnswerClass::InDoubt, Reason::Unreadable) };
     match (&fields.result, &fields.id) {
         (Field::Is(true), _) if fields.error != Field::Absent => {
@@ -248,7 +250,7 @@ fn success(request: &RequestFacts<'_>, status: u16, fields: Option<&Fields>) -> 
 }
 
 /// The row for a problem of our own payment service; `None` if its type is unknown.
-fn problem(status: u16, fields: &Fields) -> Option<Row> {
+fn classify_problem(status: u16, fields: &Fields) -> Option<Row> {
     let Field::Is(name) = &fields.problem else { return None };
     if fields.result != Field::Absent {
         return Some((AnswerClass::InDoubt, Reason::Contradictory));
@@ -269,7 +271,11 @@ fn problem(status: u16, fields: &Fields) -> Option<Row> {
 }
 
 /// The row for a 4xx other than 408 and 429.
-fn client_error(request: &RequestFacts<'_>, response: &ResponseFacts<'_>, fields: Option<&Fields>) -> Row {
+fn classify_client_error(
+    request: &RequestFacts<'_>,
+    response: &ResponseFacts<'_>,
+    fields: Option<&Fields>,
+) -> Row {
     let status = response.status;
     if NOT_EXECUTED_STATUSES.contains(&status) {
         let reason = if matches!(status, 401 | 403) { Reason::Credentials } else { Reason::NoSuchRoute };
@@ -292,19 +298,19 @@ fn client_error(request: &RequestFacts<'_>, response: &ResponseFacts<'_>, fields
         (402, Field::Absent, Field::Is(_)) if matches!(fields.error, Field::Is(_)) => {
             (AnswerClass::Refused, Reason::PaymentRefused)
         }
-        (400 | 422, _, _) if fields.is_validation() => (AnswerClass::Invalid, Reason::Validation),
+        (400 | 422, _, _) if fields.has_validation_error() => (AnswerClass::Invalid, Reason::Validation),
         _ => (AnswerClass::InDoubt, Reason::OtherStatus),
     }
 }
 
 /// Checks the sender of a definite response; `Some` replaces its class.
-fn trusted(request: &RequestFacts<'_>, response: &ResponseFacts<'_>, class: AnswerClass) -> Option<Row> {
+fn check_sender(request: &RequestFacts<'_>, response: &ResponseFacts<'_>, class: AnswerClass) -> Option<Row> {
     let executed = matches!(class, AnswerClass::Charged | AnswerClass::Refused);
     let definite = matches!(class, AnswerClass::Voided | AnswerClass::KeyReused | AnswerClass::Invalid);
     if !executed && !definite {
         return None;
     }
-    match response.key.map(bare) {
+    match response.key.map(unquote) {
         Some(echo) if echo != request.key => return Some((WRONG_MAYBE_EXECUTED, Reason::OtherEcho)),
         None if request.idempotency == Idempotency::Keys => {
             let class = if executed { AnswerClass::Unkeyed } else { WRONG_MAYBE_EXECUTED };
@@ -322,7 +328,7 @@ fn trusted(request: &RequestFacts<'_>, response: &ResponseFacts<'_>, class: Answ
 }
 
 /// A key without the quotes that the header's draft standard puts around it.
-fn bare(key: &str) -> &str {
+fn unquote(key: &str) -> &str {
     key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key)
 }
 
@@ -386,7 +392,7 @@ impl Fields {
             && [&self.error, &self.message, &self.problem].into_iter().all(|field| *field == Field::Absent)
     }
 
-    fn is_validation(&self) -> bool {
+    fn has_validation_error(&self) -> bool {
         [&self.error, &self.message].into_iter().any(|field| {
             let Field::Is(text) = field else { return false };
             let text = text.to_ascii_lowercase();
@@ -396,17 +402,17 @@ impl Fields {
 
     fn set(&mut self, name: &str, value: Value) {
         match name {
-            "result" => self.result.set(truth(&value)),
-            "id" => self.id.set(text(value)),
+            "result" => self.result.set(to_bool(&value)),
+            "id" => self.id.set(to_text(value)),
             _ if value.is_null() || value == "" => {}
-            "error" => self.error.set(text(value)),
-            "message" => self.message.set(text(value)),
-            _ => self.problem.set(text(value)),
+            "error" => self.error.set(to_text(value)),
+            "message" => self.message.set(to_text(value)),
+            _ => self.problem.set(to_text(value)),
         }
     }
 }
 
-fn truth(value: &Value) -> Option<bool> {
+fn to_bool(value: &Value) -> Option<bool> {
     match value {
         Value::Bool(truth) => Some(*truth),
         Value::String(word) if word.eq_ignore_ascii_case("true") => Some(true),
@@ -415,7 +421,7 @@ fn truth(value: &Value) -> Option<bool> {
     }
 }
 
-fn text(value: Value) -> Option<String> {
+fn to_text(value: Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text),
         _ => None,

@@ -175,14 +175,14 @@ impl Client {
             }
             answer = deliver(nth).await;
             if answer.answered && !answer.verdict.allows_another_credential() {
-                self.prefer(first, first + nth);
+                self.prefer_credential(first, first + nth);
             }
         }
         answer
     }
 
     /// Remembers which credential worked; of several calls that find one at once, the first decides.
-    fn prefer(&self, was: usize, now: usize) {
+    fn prefer_credential(&self, was: usize, now: usize) {
         if self.token.compare_exchange(was, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             tracing::warn!("the provider rejected the current token and accepted the next one of the file");
         }

@@ -44,20 +44,20 @@ impl Sends {
                 attributes: Vec::new(),
             });
         }
-        let own = number(attempt.sends, nth);
-        let context = span(&attempt.key, own)?;
+        let own = number_of_send(attempt.sends, nth);
+        let context = context_of_send(&attempt.key, own)?;
         let is_used = self.lock().contains(&(attempt.key.clone(), own));
         let earlier = match (is_used, nth) {
             (true, _) => Some(own),
-            (false, 0) if attempt.sends > 1 => Some(number(attempt.sends - 1, 0)),
+            (false, 0) if attempt.sends > 1 => Some(number_of_send(attempt.sends - 1, 0)),
             (false, 0) => None,
-            (false, nth) => Some(number(attempt.sends, nth - 1)),
+            (false, nth) => Some(number_of_send(attempt.sends, nth - 1)),
         };
         let uncounted = u32::from(is_used) + u32::try_from(nth).unwrap_or(0);
         Some(Traced {
             context: if is_used { context.child(&Random::system()) } else { context },
             parent,
-            resends: earlier.and_then(|earlier| span(&attempt.key, earlier)),
+            resends: earlier.and_then(|earlier| context_of_send(&attempt.key, earlier)),
             resend_count: attempt.sends.saturating_sub(1).saturating_add(uncounted),
             attributes: vec![
                 ("attempt.key", attempt.key.as_str().to_owned().into()),
@@ -79,7 +79,7 @@ impl Sends {
         if used.len() >= REMEMBERED_MAX {
             used.clear();
         }
-        used.insert((attempt.key.clone(), number(attempt.sends, nth)));
+        used.insert((attempt.key.clone(), number_of_send(attempt.sends, nth)));
     }
 
     fn lock(&self) -> MutexGuard<'_, HashSet<(Key, u32)>> {
@@ -88,11 +88,11 @@ impl Sends {
 }
 
 /// The number of a send in its trace; 0 is the span of the whole attempt.
-fn number(sends: u32, nth: usize) -> u32 {
+fn number_of_send(sends: u32, nth: usize) -> u32 {
     let credentials = u32::try_from(CREDENTIALS_MAX).unwrap_or(1);
     sends.max(1).saturating_mul(credentials).saturating_add(u32::try_from(nth).unwrap_or(0))
 }
 
-fn span(key: &Key, number: u32) -> Option<TraceContext> {
+fn context_of_send(key: &Key, number: u32) -> Option<TraceContext> {
     TraceContext::numbered(key.as_str(), number)
 }

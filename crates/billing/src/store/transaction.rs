@@ -8,7 +8,7 @@ use std::time::Duration;
 use chassis::crash_point;
 
 use super::changeset::control::{self as rules, CustomerControl, CustomerFacts};
-use super::changeset::dunning::{self, HeldBack, LadderFacts, Postponed, hold_back};
+use super::changeset::dunning::{self, HeldBack, LadderFacts, Postponed, retain_allowed};
 use super::changeset::import::{self, ImportPlan, KnownRows};
 use super::changeset::{
     self, Changeset, CustomersAndAmounts, LoadedFacts, Owner, RepairFacts, ResolutionAudit, SendTimes,
@@ -285,7 +285,7 @@ async fn examine<T: Transaction>(
     let customers = candidates.invoices.iter().map(|invoice| invoice.customer_id).collect();
     let instruments = tx.load_instruments(&customers, order.now_ms).await?;
     let held_back =
-        hold_back(&mut candidates.invoices, instruments, &mut order.limits, claim.limit, order.now_ms);
+        retain_allowed(&mut candidates.invoices, instruments, &mut order.limits, claim.limit, order.now_ms);
     Ok((candidates, held_back))
 }
 

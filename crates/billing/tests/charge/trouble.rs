@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use billing::charge::breaker::{INVALID_MAX, PROBES_MAX};
+use billing::charge::breaker::{INVALID_TO_OPEN, PROBES_MAX};
 use billing::invoice::{AttemptState, InvoiceState};
 use billing::protocol::transition::AnswerClass;
 use billing::provider::Preconditions;
@@ -39,7 +39,7 @@ async fn many_bad_invoices_in_a_row_are_one_bad_client() {
     let fixture = EngineFixture::with(500).await;
     let billing = fixture.open(&provider.url, Plan::keys()).await;
     billing.pay().await;
-    let rejected = i64::from(INVALID_MAX + PROBES_MAX);
+    let rejected = i64::from(INVALID_TO_OPEN + PROBES_MAX);
     assert_eq!(fixture.count(InvoiceState::Attention).await, rejected);
     assert_eq!(fixture.attempts().await.iter().filter(|a| a.state == AttemptState::Rejected).count(), 23);
 }

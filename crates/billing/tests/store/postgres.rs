@@ -436,7 +436,7 @@ async fn a_second_open_or_charged_attempt_of_an_invoice_is_refused_by_the_databa
     let second =
         "INSERT INTO attempts SELECT '0123456789abcdef0123456789abcdef', invoice_id, number + 1, customer_id,
          currency, amount_minor, state, sends, run_id, lease_until, created_at, settled_at FROM attempts";
-    let refused = || testkit::postgres::Sql::to(fixture.database.url()).rows(second).unwrap_err();
+    let refused = || testkit::postgres::DatabaseClient::to(fixture.database.url()).rows(second).unwrap_err();
     assert!(refused().contains("attempts_open"));
     store.settle(None, &[settlement(&first, Outcome::Charged)]).await.unwrap();
     assert!(refused().contains("attempts_charged"));

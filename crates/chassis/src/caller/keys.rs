@@ -110,7 +110,7 @@ impl Keys {
         for result in ["ok", "bad"] {
             refresher.fetches.with_label_values(&[result]).inc_by(0);
         }
-        tokio::spawn(refresher.keep());
+        tokio::spawn(refresher.run_refresh_loop());
         Ok(Self { known, wanted })
     }
 
@@ -138,8 +138,8 @@ impl Keys {
 }
 
 impl KeySetRefresher {
-    async fn keep(mut self) {
-        self.look(None).await;
+    async fn run_refresh_loop(mut self) {
+        self.refresh(None).await;
         loop {
             let next = if self.known.borrow().set.is_empty() { REFETCH_EVERY } else { REFRESH_EVERY };
             let asked = tokio::select! {
@@ -149,17 +149,17 @@ impl KeySetRefresher {
             };
             // A caller that waited for another fetch uses its result.
             if asked.is_none_or(|at| at >= self.known.borrow().look_again) {
-                self.look(asked).await;
+                self.refresh(asked).await;
             }
         }
     }
 
     /// Fetches and publishes the key set. The cached keys stay when the fetch fails.
-    async fn look(&mut self, asked: Option<Instant>) {
+    async fn refresh(&mut self, asked: Option<Instant>) {
         let fetched = self.fetch().await;
         let result = if fetched.is_ok() { "ok" } else { "bad" };
         self.fetches.with_label_values(&[result]).inc();
-        self.tell(&fetched);
+        self.log_fetch(&fetched);
         self.known.send_modify(|known| {
             if let Some(at) = asked {
                 known.look_again = at + REFETCH_EVERY;
@@ -171,7 +171,7 @@ impl KeySetRefresher {
         });
     }
 
-    fn tell(&mut self, fetched: &anyhow::Result<KeySet>) {
+    fn log_fetch(&mut self, fetched: &anyhow::Result<KeySet>) {
         match fetched {
             Ok(set) => {
                 tracing::info!(keys = set.len(), "fetched the JWKS");

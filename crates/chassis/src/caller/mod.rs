@@ -170,7 +170,7 @@ impl Callers {
         let proofs = proofs.into_iter().flatten();
         match self.0.proof {
             Proof::All => one_account(proofs.collect::<Result<Vec<_>, _>>()?),
-            Proof::Any => any_account(proofs.collect()),
+            Proof::Any => account_of_any_proof(proofs.collect()),
         }
     }
 
@@ -201,7 +201,7 @@ impl Callers {
 }
 
 /// One proof is enough. Without a proof, a wrong credential is reported rather than a missing one.
-fn any_account(proofs: Vec<Result<Account, Refusal>>) -> Result<Account, Refusal> {
+fn account_of_any_proof(proofs: Vec<Result<Account, Refusal>>) -> Result<Account, Refusal> {
     let is_absence =
         |why: &Refusal| matches!(why, Refusal::NoCertificate | Refusal::NoJwt | Refusal::NoToken);
     let wrong = proofs.iter().filter_map(|proof| proof.as_ref().err()).find(|why| !is_absence(why));
@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn one_proof_is_enough_and_two_of_two_accounts_are_none() {
         let (shop, other) = (Account::named("shop"), Account::named("other"));
-        let any = |proofs: &[Result<Account, Refusal>]| any_account(proofs.to_vec());
+        let any = |proofs: &[Result<Account, Refusal>]| account_of_any_proof(proofs.to_vec());
         assert_eq!(any(&[Err(Refusal::NoCertificate), Ok(shop.clone())]), Ok(shop.clone()));
         assert_eq!(any(&[Ok(shop.clone()), Err(Refusal::TokenUnknown)]), Ok(shop.clone()));
         assert_eq!(any(&[Ok(shop.clone()), Ok(other)]), Err(Refusal::AccountsDiffer));
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn what_was_shown_and_is_wrong_is_the_reason_rather_than_what_was_not_shown() {
-        let any = |proofs: &[Result<Account, Refusal>]| any_account(proofs.to_vec());
+        let any = |proofs: &[Result<Account, Refusal>]| account_of_any_proof(proofs.to_vec());
         let nothing = [Err(Refusal::NoCertificate), Err(Refusal::NoJwt), Err(Refusal::NoToken)];
         assert_eq!(any(&nothing), Err(Refusal::NoCredential));
         assert_eq!(any(&[Err(Refusal::NoJwt), Err(Refusal::TokenUnknown)]), Err(Refusal::TokenUnknown));

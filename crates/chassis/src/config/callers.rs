@@ -8,7 +8,7 @@ use http::Uri;
 use http::uri::Scheme;
 
 use super::problems::Problems;
-use super::setting::{Setting, checked, path, text};
+use super::setting::{Setting, checked, parse_path, parse_text};
 use super::values::{Common, CommonArgs};
 use crate::caller::{Accounts, CallerRules, JwtRules, KeySource, Proof, Tokens};
 use crate::client::http_url;
@@ -25,14 +25,15 @@ const CREDENTIALS_DEFAULT: &str = "/var/run/secrets/kubernetes.io/serviceaccount
 pub struct CallerArgs {
     /// Whether a caller needs any or all of the configured proofs: certificate, signed token, static token
     #[arg(long, env = "CALLER_PROOF", value_name = "ANY|ALL", help_heading = "Callers", default_value = "any",
-          value_parser = checked(proof))]
+          value_parser = checked(parse_proof))]
     caller_proof: Setting<Proof>,
     /// Rate limit per account in requests per second, with a burst of one second. Excess requests get 429
     #[arg(long, env = "CALLER_RATE_MAX", value_name = "NUMBER", help_heading = "Callers", default_value = "50000",
-          value_parser = checked(rate))]
+          value_parser = checked(parse_rate))]
     caller_rate_max: Setting<NonZeroU32>,
     /// Required audience of signed tokens (Authorization: Bearer); enables them [default: off]
-    #[arg(long, env = "JWT_AUDIENCE", value_name = "NAME", help_heading = "Callers", value_parser = checked(text))]
+    #[arg(long, env = "JWT_AUDIENCE", value_name = "NAME", help_heading = "Callers",
+          value_parser = checked(parse_text))]
     jwt_audience: Setting<String>,
     /// Accepted subjects of signed tokens, as SUBJECT or SUBJECT=ACCOUNT, separated by commas
     #[arg(long, env = "JWT_SUBJECTS", value_name = "SUBJECTS", help_heading = "Callers", value_parser = checked(Accounts::parse))]
@@ -42,7 +43,7 @@ pub struct CallerArgs {
         env = "JWT_ISSUER",
         value_name = "NAME",
         help_heading = "Callers",
-        value_parser = checked(text),
+        value_parser = checked(parse_text),
         help = "Issuer of signed tokens [default: https://kubernetes.default.svc.cluster.local]"
     )]
     jwt_issuer: Setting<String>,
@@ -51,13 +52,14 @@ pub struct CallerArgs {
         env = "JWT_JWKS_URL",
         value_name = "URL",
         help_heading = "Callers",
-        value_parser = checked(jwks_url),
+        value_parser = checked(parse_jwks_url),
         help = "URL of the issuer's JWKS [default: https://kubernetes.default.svc/openid/v1/jwks]"
     )]
     jwt_jwks_url: Setting<Uri>,
     /// Directory with ca.crt and an optional token for fetching the JWKS
     /// [default: /var/run/secrets/kubernetes.io/serviceaccount]
-    #[arg(long, env = "JWT_CREDENTIALS", value_name = "FOLDER", help_heading = "Callers", value_parser = checked(path))]
+    #[arg(long, env = "JWT_CREDENTIALS", value_name = "FOLDER", help_heading = "Callers",
+          value_parser = checked(parse_path))]
     jwt_credentials: Setting<PathBuf>,
 }
 
@@ -72,7 +74,7 @@ impl CallerArgs {
     ) -> Option<CallerRules> {
         let proof = self.caller_proof.value(problems);
         let rate_max = self.caller_rate_max.value(problems);
-        let jwt = self.jwt(problems);
+        let jwt = self.resolve_jwt(problems);
         let tokens = common.tokens.clone().map(|source| source.accepted_on(common.listen));
         let file = given.payments_api_token_file.name();
         let tokens = tokens.map(|source| problems.check(file, Tokens::read(&source).map(|_| source)));
@@ -93,9 +95,9 @@ impl CallerArgs {
     }
 
     /// `Err` when a mistake was recorded.
-    fn jwt(&self, problems: &mut Problems) -> Result<Option<(JwtRules, KeySource)>, ()> {
+    fn resolve_jwt(&self, problems: &mut Problems) -> Result<Option<(JwtRules, KeySource)>, ()> {
         let Some(audience) = self.jwt_audience.optional(problems).ok_or(())? else {
-            return self.no_jwt(problems);
+            return self.check_no_jwt(problems);
         };
         let issuer = self.jwt_issuer.optional(problems).ok_or(())?;
         let issuer = issuer.unwrap_or_else(|| ISSUER_DEFAULT.to_owned());
@@ -122,7 +124,7 @@ impl CallerArgs {
     }
 
     /// Checks that no other setting of signed tokens is given: without an audience they are off.
-    fn no_jwt(&self, problems: &mut Problems) -> Result<Option<(JwtRules, KeySource)>, ()> {
+    fn check_no_jwt(&self, problems: &mut Problems) -> Result<Option<(JwtRules, KeySource)>, ()> {
         let settings = [
             (self.jwt_issuer.name(), self.jwt_issuer.is_given()),
             (self.jwt_subjects.name(), self.jwt_subjects.is_given()),
@@ -138,7 +140,7 @@ impl CallerArgs {
     }
 }
 
-fn proof(text: &str) -> Result<Proof, String> {
+fn parse_proof(text: &str) -> Result<Proof, String> {
     match text {
         "any" => Ok(Proof::Any),
         "all" => Ok(Proof::All),
@@ -146,11 +148,11 @@ fn proof(text: &str) -> Result<Proof, String> {
     }
 }
 
-fn rate(text: &str) -> Result<NonZeroU32, String> {
+fn parse_rate(text: &str) -> Result<NonZeroU32, String> {
     text.parse().map_err(|_| format!("\"{text}\" is no whole number from 1 to {}", u32::MAX))
 }
 
-fn jwks_url(text: &str) -> Result<Uri, String> {
+fn parse_jwks_url(text: &str) -> Result<Uri, String> {
     let url = http_url(text, JWKS_URL_DEFAULT)?;
     match url.scheme() == Some(&Scheme::HTTPS) {
         true => Ok(url),

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::problems::Problems;
-use super::setting::{Setting, checked, path, text};
+use super::setting::{Setting, checked, parse_path, parse_text};
 use crate::clock::{Clock, VirtualClock};
 use crate::postgres::{CONNECTIONS_LEAST, CONNECTIONS_LIMIT, CONNECTIONS_MAX, PostgresSettings};
 
@@ -88,17 +88,17 @@ impl fmt::Debug for DatabaseUrl {
 #[derive(Clone, Debug, clap::Args)]
 pub struct DatabaseArgs {
     /// Database: sqlite:PATH, optionally with ?mode=ro, rw or rwc, or postgres://USER:PASSWORD@HOST/NAME?sslmode=verify-full
-    #[arg(long, env = "DATABASE_URL", value_name = "URL", help_heading = "Data", value_parser = checked(text))]
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", help_heading = "Data", value_parser = checked(parse_text))]
     database_url: Setting<String>,
     /// CA bundle (PEM) for PostgreSQL's certificate. Reloaded on change [default: the system's]
-    #[arg(long, env = "DATABASE_CA", value_name = "FILE", help_heading = "Data", value_parser = checked(path))]
+    #[arg(long, env = "DATABASE_CA", value_name = "FILE", help_heading = "Data", value_parser = checked(parse_path))]
     database_ca: Setting<PathBuf>,
     /// Maximum number of PostgreSQL connections of this process, from 2 to 500 [default: 12]
     #[arg(long, env = "DATABASE_CONNECTIONS_MAX", value_name = "NUMBER", help_heading = "Data",
-          value_parser = checked(connections_max))]
+          value_parser = checked(parse_connections_max))]
     database_connections_max: Setting<usize>,
     /// File of the clock of a simulation, for a database that was created with one and for no other [default: off]
-    #[arg(long, env = "VIRTUAL_CLOCK", value_name = "FILE", help_heading = "Data", value_parser = checked(path))]
+    #[arg(long, env = "VIRTUAL_CLOCK", value_name = "FILE", help_heading = "Data", value_parser = checked(parse_path))]
     pub virtual_clock: Setting<PathBuf>,
 }
 
@@ -133,7 +133,11 @@ impl DatabaseArgs {
                     problems.add(setting, "is given, but the data lies in no PostgreSQL");
                 }
             }
-            return self.database_url.and_then(|url| file(&url)).value(problems).map(DatabaseUrl::Sqlite);
+            return self
+                .database_url
+                .and_then(|url| parse_sqlite_url(&url))
+                .value(problems)
+                .map(DatabaseUrl::Sqlite);
         }
         let connections_max = connections_max?.unwrap_or(CONNECTIONS_MAX);
         let settings = PostgresSettings::parse(&url, self.database_ca.source(), connections_max, service);
@@ -146,7 +150,7 @@ impl DatabaseArgs {
     }
 }
 
-fn file(url: &str) -> Result<SqliteUrl, String> {
+fn parse_sqlite_url(url: &str) -> Result<SqliteUrl, String> {
     let rest = url.strip_prefix("sqlite:").ok_or("is neither sqlite:PATH nor postgres://…")?;
     if rest.contains('#') {
         return Err(format!("\"{url}\" has a fragment (#), which no SQLite URL has here: leave it out"));
@@ -170,7 +174,7 @@ fn file(url: &str) -> Result<SqliteUrl, String> {
     Ok(SqliteUrl { path: path.into(), mode })
 }
 
-fn connections_max(text: &str) -> Result<usize, String> {
+fn parse_connections_max(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| (CONNECTIONS_LEAST..=CONNECTIONS_LIMIT).contains(number));
     number.ok_or_else(|| format!("\"{text}\" is no number from {CONNECTIONS_LEAST} to {CONNECTIONS_LIMIT}"))
 }

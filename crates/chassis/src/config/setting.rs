@@ -135,7 +135,7 @@ fn name_of(arg: &Arg) -> String {
 ///
 /// # Errors
 /// None.
-pub fn text(text: &str) -> Result<String, Infallible> {
+pub fn parse_text(text: &str) -> Result<String, Infallible> {
     Ok(text.to_owned())
 }
 
@@ -143,7 +143,7 @@ pub fn text(text: &str) -> Result<String, Infallible> {
 ///
 /// # Errors
 /// None.
-pub fn path(text: &str) -> Result<PathBuf, Infallible> {
+pub fn parse_path(text: &str) -> Result<PathBuf, Infallible> {
     Ok(text.into())
 }
 
@@ -156,11 +156,11 @@ mod tests {
     #[derive(Parser)]
     #[command(name = "kiosk", mut_args = |arg| with_defaults(arg, &[("paper", "times")]))]
     struct Args {
-        #[arg(long, env = "PAPER_OF_THIS_TEST", value_parser = checked(text))]
+        #[arg(long, env = "PAPER_OF_THIS_TEST", value_parser = checked(parse_text))]
         paper: Setting<String>,
         #[arg(long, default_value = "3", value_parser = checked(str::parse::<u8>))]
         stock: Setting<u8>,
-        #[arg(long, value_parser = checked(path))]
+        #[arg(long, value_parser = checked(parse_path))]
         file: Setting<PathBuf>,
     }
 

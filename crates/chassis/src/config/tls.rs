@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::problems::Problems;
-use super::setting::{Setting, checked, path};
+use super::setting::{Setting, checked, parse_path};
 use crate::caller::Accounts;
 use crate::clock::Clock;
 use crate::tls::{ClientFiles, ClientRules, PeerName, SanAllowList, ServerFiles};
@@ -13,16 +13,17 @@ use crate::tls::{ClientFiles, ClientRules, PeerName, SanAllowList, ServerFiles};
 #[derive(Clone, Debug, clap::Args)]
 pub struct TlsArgs {
     /// Certificate chain (PEM) of the business port; enables TLS. Reloaded on change [default: off]
-    #[arg(long, env = "TLS_CERT", value_name = "FILE", help_heading = "TLS", value_parser = checked(path))]
+    #[arg(long, env = "TLS_CERT", value_name = "FILE", help_heading = "TLS", value_parser = checked(parse_path))]
     tls_cert: Setting<PathBuf>,
     /// Private key (PEM) of that certificate. Reloaded on change
-    #[arg(long, env = "TLS_KEY", value_name = "FILE", help_heading = "TLS", value_parser = checked(path))]
+    #[arg(long, env = "TLS_KEY", value_name = "FILE", help_heading = "TLS", value_parser = checked(parse_path))]
     tls_key: Setting<PathBuf>,
     /// CA bundle (PEM) for client certificates; enables mutual TLS. Reloaded on change [default: off]
-    #[arg(long, env = "TLS_CLIENT_CA", value_name = "FILE", help_heading = "TLS", value_parser = checked(path))]
+    #[arg(long, env = "TLS_CLIENT_CA", value_name = "FILE", help_heading = "TLS", value_parser = checked(parse_path))]
     tls_client_ca: Setting<PathBuf>,
     /// SAN allow-list of client certificates: exact URIs or DNS names, each with an optional =ACCOUNT, separated by commas
-    #[arg(long, env = "TLS_ALLOWED_CLIENTS", value_name = "NAMES", help_heading = "TLS", value_parser = checked(allowed))]
+    #[arg(long, env = "TLS_ALLOWED_CLIENTS", value_name = "NAMES", help_heading = "TLS",
+          value_parser = checked(parse_allow_list))]
     tls_allowed_clients: Setting<(SanAllowList, Accounts)>,
 }
 
@@ -73,7 +74,7 @@ impl TlsArgs {
 type Secured = (ServerFiles, Option<Accounts>);
 
 /// The SAN allow-list and the accounts of its names.
-fn allowed(text: &str) -> Result<(SanAllowList, Accounts), String> {
+fn parse_allow_list(text: &str) -> Result<(SanAllowList, Accounts), String> {
     let accounts = Accounts::parse(text).map_err(|error| error.to_string())?;
     let allowed = SanAllowList::list(accounts.names()).map_err(|error| error.to_string())?;
     let spelled = |name: &str| PeerName::parse(name).ok().map(|name| name.as_str().to_owned());

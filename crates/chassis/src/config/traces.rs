@@ -212,7 +212,7 @@ impl Variables<'_> {
     fn pairs(&mut self, variable: &str, text: &str) -> Vec<(String, String)> {
         let mut pairs = Vec::new();
         for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-            let pair = entry.split_once('=').map(|(name, value)| (name.trim(), decoded(value.trim())));
+            let pair = entry.split_once('=').map(|(name, value)| (name.trim(), percent_decode(value.trim())));
             match pair {
                 Some((name, Some(value))) if !name.is_empty() => pairs.push((name.to_owned(), value)),
                 _ => self.warn(variable, "an entry is not NAME=VALUE in percent-encoding, it is left out"),
@@ -250,7 +250,7 @@ impl Variables<'_> {
 }
 
 /// Undoes percent-encoding.
-fn decoded(text: &str) -> Option<String> {
+fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, more)) = rest.split_first() {

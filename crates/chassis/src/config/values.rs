@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use super::database::{DatabaseArgs, DatabaseUrl};
 use super::problems::Problems;
-use super::setting::{Setting, checked, path, text, with_defaults};
+use super::setting::{Setting, checked, parse_path, parse_text, with_defaults};
 use super::tls::TlsArgs;
 use super::traces::Traces;
 use crate::caller::Accounts;
@@ -62,7 +62,7 @@ const TOKEN_BYTES_MIN: usize = 16;
 ///
 /// # Errors
 /// When it is another text.
-pub fn boolean(text: &str) -> Result<bool, String> {
+pub fn parse_bool(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" => Ok(true),
         "false" | "0" | "no" => Ok(false),
@@ -74,7 +74,7 @@ pub fn boolean(text: &str) -> Result<bool, String> {
 ///
 /// # Errors
 /// When it is neither `on` nor `off`.
-pub fn on_or_off(text: &str) -> Result<bool, String> {
+pub fn parse_on_or_off(text: &str) -> Result<bool, String> {
     match text {
         "on" => Ok(true),
         "off" => Ok(false),
@@ -130,16 +130,17 @@ pub fn is_loopback(listener: SocketAddr) -> bool {
 #[derive(Clone, Debug, clap::Args)]
 pub struct CommonArgs {
     /// Address of the business port
-    #[arg(long, env = "LISTEN", value_name = "ADDRESS:PORT", help_heading = "Addresses", value_parser = checked(address))]
+    #[arg(long, env = "LISTEN", value_name = "ADDRESS:PORT", help_heading = "Addresses",
+          value_parser = checked(parse_address))]
     listen: Setting<SocketAddr>,
     /// Address of the admin port: /livez, /readyz, /metrics, /log-level
     #[arg(long, env = "ADMIN_LISTEN", value_name = "ADDRESS:PORT", help_heading = "Addresses",
-          value_parser = checked(address))]
+          value_parser = checked(parse_address))]
     admin_listen: Setting<SocketAddr>,
     /// Connections of one peer address once the business port has no place left: a peer with more loses its oldest first,
     /// from 1 to 65536
     #[arg(long, env = "CONNECTIONS_PER_PEER", value_name = "NUMBER", help_heading = "Addresses", default_value = "64",
-          value_parser = checked(per_peer))]
+          value_parser = checked(parse_per_peer))]
     connections_per_peer: Setting<usize>,
     /// The database.
     #[command(flatten)]
@@ -147,11 +148,13 @@ pub struct CommonArgs {
     #[command(flatten)]
     log: LogArgs,
     /// Token that billing sends and payments accepts. Prefer the file
-    #[arg(long, env = "PAYMENTS_API_TOKEN", value_name = "TOKEN", help_heading = "Callers", value_parser = checked(secret))]
+    #[arg(long, env = "PAYMENTS_API_TOKEN", value_name = "TOKEN", help_heading = "Callers",
+          value_parser = checked(parse_secret))]
     pub payments_api_token: Setting<Secret>,
     /// File with one TOKEN or TOKEN ACCOUNT per line and # comments, reloaded on change; tokens that payments accepts off
     /// loopback need 16 bytes
-    #[arg(long, env = "PAYMENTS_API_TOKEN_FILE", value_name = "FILE", help_heading = "Callers", value_parser = checked(path))]
+    #[arg(long, env = "PAYMENTS_API_TOKEN_FILE", value_name = "FILE", help_heading = "Callers",
+          value_parser = checked(parse_path))]
     pub(super) payments_api_token_file: Setting<PathBuf>,
     #[command(flatten)]
     tls: TlsArgs,
@@ -168,7 +171,8 @@ pub struct LogArgs {
           value_parser = checked(str::parse::<LogLevel>))]
     log_level: Setting<LogLevel>,
     /// Name of this workload in logs and metrics
-    #[arg(long, env = "OTEL_SERVICE_NAME", value_name = "NAME", help_heading = "Logs", value_parser = checked(text))]
+    #[arg(long, env = "OTEL_SERVICE_NAME", value_name = "NAME", help_heading = "Logs",
+          value_parser = checked(parse_text))]
     service_name: Setting<String>,
 }
 
@@ -309,15 +313,15 @@ pub fn non_empty(text: &Option<String>) -> Option<&str> {
     text.as_deref().filter(|text| !text.is_empty())
 }
 
-fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+fn parse_secret(text: &str) -> Result<Secret, std::convert::Infallible> {
     Ok(Secret::new(unquote(text)))
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("\"{text}\" is no address and port, as 127.0.0.1:8000 or [::]:8000 is"))
 }
 
-fn per_peer(text: &str) -> Result<usize, String> {
+fn parse_per_peer(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| (1..=CONNECTIONS_PER_PEER_MAX).contains(number));
     number
         .ok_or_else(|| format!("is {text:?}; a whole number from 1 to {CONNECTIONS_PER_PEER_MAX} is allowed"))

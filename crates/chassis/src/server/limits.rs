@@ -13,29 +13,29 @@ const CONNECTIONS_MAX: usize = 4096;
 /// Maximum number of calls whose answer is not yet written.
 const IN_FLIGHT_MAX: usize = 1024;
 /// Time limit from the accept to the first byte.
-const FIRST_BYTE: Duration = Duration::from_secs(60);
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time limit from the first byte of a TLS handshake to its end.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of handshakes under way.
 const HANDSHAKES_MAX: usize = 1024;
 /// Age at which a connection over TLS must be replaced.
-const TLS_AGE: Duration = Duration::from_secs(600);
+const TLS_AGE_MAX: Duration = Duration::from_secs(600);
 /// Time limit from the first byte of a head to its end: a head is one packet, or a few.
-const HEADER: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of connections of one peer address, once there is no place for another connection.
 const CONNECTIONS_PER_PEER: usize = 64;
 /// Time limit from the end of a head to the end of its body.
-const BODY: Duration = Duration::from_secs(60);
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time limit between an answer and the next request. It is longer than any known client keeps a connection, so that
 /// always the client closes and no request meets a closing server.
-const IDLE: Duration = Duration::from_secs(360);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(360);
 /// Minimum idle time before a connection is closed in favour of a new one at the limit. The new connection waits for
 /// this time, and the closed one has had it to send a request.
 const IDLE_MIN: Duration = Duration::from_secs(2);
 /// Time for which a client may block writes before it has read [`WRITE_BYTES_MIN`] more.
-const WRITE_STALL: Duration = Duration::from_secs(60);
-/// About 17 KiB/s with [`WRITE_STALL`]. An answer counts as in flight until it is written, and all clients share these
-/// places.
+const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// About 17 KiB/s with [`WRITE_STALL_TIMEOUT`]. An answer counts as in flight until it is written, and all clients
+/// share these places.
 const WRITE_BYTES_MIN: u64 = 1024 * 1024;
 /// Maximum size of request line and header lines together.
 const HEADER_BYTES_MAX: usize = 32 * 1024;
@@ -98,15 +98,15 @@ impl Default for Limits {
             connections_max: CONNECTIONS_MAX,
             connections_per_peer: CONNECTIONS_PER_PEER,
             in_flight_max: IN_FLIGHT_MAX,
-            first_byte: FIRST_BYTE,
-            handshake: HANDSHAKE,
+            first_byte: FIRST_BYTE_TIMEOUT,
+            handshake: HANDSHAKE_TIMEOUT,
             handshakes_max: HANDSHAKES_MAX,
-            tls_age: TLS_AGE,
-            header: HEADER,
-            body: BODY,
-            idle: IDLE,
+            tls_age: TLS_AGE_MAX,
+            header: HEADER_TIMEOUT,
+            body: BODY_TIMEOUT,
+            idle: IDLE_TIMEOUT,
             idle_min: IDLE_MIN,
-            write_stall: WRITE_STALL,
+            write_stall: WRITE_STALL_TIMEOUT,
             write_bytes_min: WRITE_BYTES_MIN,
             header_bytes_max: HEADER_BYTES_MAX,
             headers_max: HEADERS_MAX,

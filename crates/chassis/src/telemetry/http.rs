@@ -43,10 +43,10 @@ pub fn observe<S: Clone + Send + Sync + 'static>(router: Router<S>, telemetry: &
         tracer: telemetry.tracer.clone(),
         random: telemetry.random().clone(),
     };
-    router.layer(from_fn_with_state(observer, watch))
+    router.layer(from_fn_with_state(observer, record_request))
 }
 
-async fn watch(State(observer): State<Observer>, mut request: Request, next: Next) -> Response {
+async fn record_request(State(observer): State<Observer>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let method = method_label(request.method());

@@ -53,7 +53,7 @@ impl Telemetry {
     }
 
     #[must_use]
-    pub fn service(&self) -> &'static str {
+    pub fn service_name(&self) -> &'static str {
         self.service
     }
 

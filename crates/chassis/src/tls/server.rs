@@ -77,7 +77,7 @@ impl Material for ServerFiles {
         let provider = provider();
         let own = identity((&self.certificate, &contents[0]), (&self.key, &contents[1]), &provider, clock);
         let verifier =
-            self.clients.as_ref().map(|rules| ClientVerifier::open(rules, &contents[2], &provider));
+            self.clients.as_ref().map(|rules| ClientVerifier::with_expiry(rules, &contents[2], &provider));
         let (own, verifier) = match (own, verifier.transpose()) {
             (Ok(own), Ok(verifier)) => (own, verifier),
             (own, verifier) => {
@@ -219,7 +219,11 @@ struct ClientVerifier {
 }
 
 impl ClientVerifier {
-    fn open(rules: &ClientRules, ca: &[u8], provider: &Arc<CryptoProvider>) -> Result<(Self, i64), Mistake> {
+    fn with_expiry(
+        rules: &ClientRules,
+        ca: &[u8],
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<(Self, i64), Mistake> {
         let trusted = trusted(ca).map_err(|error| rules.ca.mistake(&error))?;
         let chains = WebPkiClientVerifier::builder_with_provider(Arc::new(trusted.roots), provider.clone());
         let chains = chains.build().map_err(|_| Mistake {

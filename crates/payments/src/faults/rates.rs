@@ -68,7 +68,7 @@ impl Rates {
         let mut unknown = Vec::new();
         for (code, raw) in &given.declines {
             let part = share(&format!("declines.{code}"), raw);
-            match Decline::of_code(code) {
+            match Decline::from_code(code) {
                 Some(decline) => declines.push((decline, part)),
                 None => unknown.push(format!("declines.{code}")),
             }

@@ -33,7 +33,7 @@ pub const AMOUNTS: [(i64, TestAmount); 5] = [
 pub fn decision(amount_minor: i64) -> Option<Decision> {
     let (_, meaning) = AMOUNTS.into_iter().find(|(amount, _)| *amount == amount_minor)?;
     match meaning {
-        TestAmount::Declined(code) => Decline::of_code(code).map(Decision::Decline),
+        TestAmount::Declined(code) => Decline::from_code(code).map(Decision::Decline),
         TestAmount::ReplyLost | TestAmount::TooManyRequests => Some(Decision::Charge),
     }
 }

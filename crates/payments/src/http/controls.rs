@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode, header};
 
 use super::App;
 use super::deployments::check_operator;
-use super::v1::failed;
+use super::v1::failure_response;
 use crate::controls::Control;
 use crate::faults::Mistake;
 use crate::faults::rates::Rates;
@@ -31,11 +31,11 @@ pub(super) async fn set_rates(State(app): State<App>, headers: HeaderMap, body: 
         return refusal.into_response();
     }
     if media_type(&headers) != Some(JSON) {
-        return unsupported("send application/json");
+        return unsupported_media_type_response("send application/json");
     }
     let set = match Rates::parse(&body) {
         Ok(rates) => set(&app, Control::Rates, Some(rates.to_json())).await,
-        Err(mistakes) => return invalid(mistakes),
+        Err(mistakes) => return invalid_response(mistakes),
     };
     set.err().unwrap_or(rates(State(app)).await)
 }
@@ -64,13 +64,13 @@ pub(super) async fn set_faults(State(app): State<App>, headers: HeaderMap, body:
         Some(JSON) => (JSON, Script::parse_json(&body)),
         Some(TOML) => match std::str::from_utf8(&body) {
             Ok(text) => (TOML, Script::parse(text)),
-            Err(_) => return invalid(vec![Mistake::new("script", "is not UTF-8")]),
+            Err(_) => return invalid_response(vec![Mistake::new("script", "is not UTF-8")]),
         },
-        _ => return unsupported("send application/toml or application/json"),
+        _ => return unsupported_media_type_response("send application/toml or application/json"),
     };
     let set = match script {
         Ok(script) => set(&app, Control::Faults, Some(script.to_json())).await,
-        Err(error) => return invalid(error.0),
+        Err(error) => return invalid_response(error.0),
     };
     set.err().unwrap_or_else(|| shown_script(&app, form))
 }
@@ -116,7 +116,7 @@ async fn set(app: &App, control: Control, value: Option<String>) -> Result<(), R
             app.0.controls.apply(&row);
             Ok(())
         }
-        Err(error) => Err(failed(&error)),
+        Err(error) => Err(failure_response(&error)),
     }
 }
 
@@ -130,11 +130,11 @@ fn media_type(headers: &HeaderMap) -> Option<&str> {
     value.split(';').next().map(str::trim)
 }
 
-fn unsupported(advice: &str) -> Response {
+fn unsupported_media_type_response(advice: &str) -> Response {
     Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE).detail(advice).into_response()
 }
 
-fn invalid(mistakes: Vec<Mistake>) -> Response {
+fn invalid_response(mistakes: Vec<Mistake>) -> Response {
     let errors = mistakes.into_iter().map(|mistake| FieldError::new(mistake.field, mistake.message));
     Problem::validation(errors.collect()).into_response()
 }

@@ -166,7 +166,9 @@ async fn execute(
             response
         }
         Answer::Nothing => Problem::new(StatusCode::INTERNAL_SERVER_ERROR).into_response(),
-        Answer::Overloaded | Answer::NotDurable => ([(NOT_EXECUTED, "true")], unavailable()).into_response(),
+        Answer::Overloaded | Answer::NotDurable => {
+            ([(NOT_EXECUTED, "true")], unavailable_response()).into_response()
+        }
         Answer::KeyInFlight => {
             let problem = Problem::named(
                 StatusCode::CONFLICT,
@@ -175,7 +177,7 @@ async fn execute(
             );
             ([(header::RETRY_AFTER, RETRY_AFTER_S)], problem).into_response()
         }
-        Answer::KeyForeign => foreign(),
+        Answer::KeyForeign => key_foreign_response(),
         Answer::KeyVoided(_) => {
             Problem::named(StatusCode::GONE, "key-voided", "This key was voided and will never be charged")
                 .into_response()
@@ -186,10 +188,10 @@ async fn execute(
             "This key came with another customer, currency, amount or reference before",
         )
         .into_response(),
-        Answer::ReferenceCharged(_, key) => reference_charged(key.as_ref()),
+        Answer::ReferenceCharged(_, key) => reference_charged_response(key.as_ref()),
         Answer::LedgerBehind => behind(),
-        Answer::NotServing => not_serving(),
-        Answer::Unavailable => unavailable(),
+        Answer::NotServing => not_serving_response(),
+        Answer::Unavailable => unavailable_response(),
     };
     if let (true, Some(Seq(seq))) = (is_keyed, row) {
         response.headers_mut().insert(LEDGER_SEQ, HeaderValue::from(seq));
@@ -233,7 +235,7 @@ async fn apply_response_fault(
     let connection = head.extensions.get::<Connection>();
     match response_fault {
         None | Some(ResponseFault::CutOff) => return response,
-        Some(ResponseFault::Replace(instead)) => return replaced(&instead),
+        Some(ResponseFault::Replace(instead)) => return replacement_response(&instead),
         Some(ResponseFault::Slow(over)) => return pieces::slow(response, over, &app.0.shutdown).await,
         Some(ResponseFault::Truncate) => return pieces::truncated(response).await,
         Some(ResponseFault::Hold(wait)) => {
@@ -252,7 +254,7 @@ async fn apply_response_fault(
 }
 
 /// The answer of a script instead of the real one.
-fn replaced(instead: &StatusFault) -> Response {
+fn replacement_response(instead: &StatusFault) -> Response {
     let mut response = Response::new(Body::from(instead.body.clone()));
     *response.status_mut() = StatusCode::from_u16(instead.status).expect("a script's status was checked");
     let content_type = HeaderValue::from_str(&instead.content_type).ok();
@@ -272,7 +274,7 @@ fn answer(format: &RouteFormat, status: StatusCode, body: impl Into<Bytes>) -> R
 }
 
 /// The answer for a reference that was charged, with the key of that charge.
-fn reference_charged(key: Option<&Key>) -> Response {
+fn reference_charged_response(key: Option<&Key>) -> Response {
     let status = StatusCode::CONFLICT;
     let title = "This reference was charged already; nothing was executed";
     let problem = Problem::named(status, "reference-charged", title);
@@ -290,21 +292,21 @@ fn reference_charged(key: Option<&Key>) -> Response {
 }
 
 /// The answer for a key of another account: it contains nothing else.
-pub(super) fn foreign() -> Response {
+pub(super) fn key_foreign_response() -> Response {
     Problem::named(StatusCode::FORBIDDEN, "key-foreign", "This key belongs to another account")
         .into_response()
 }
 
 /// The answer when the ledger failed. It is not marked as not executed, since a commit that seemed to fail may turn out
 /// to have succeeded.
-pub(super) fn unavailable() -> Response {
+pub(super) fn unavailable_response() -> Response {
     let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE).detail("the ledger cannot be used now");
     ([(header::RETRY_AFTER, RETRY_AFTER_S)], problem).into_response()
 }
 
 /// The answer of a ledger that may lack rows: nothing was executed, and nothing will be executed until an operator
 /// acts.
-pub(super) fn not_serving() -> Response {
+pub(super) fn not_serving_response() -> Response {
     let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE)
         .detail("the ledger was copied or restored and executes nothing; an operator must act: see /readyz");
     ([(header::RETRY_AFTER, RETRY_AFTER_S), (NOT_EXECUTED, HeaderValue::from_static("true"))], problem)
@@ -317,12 +319,12 @@ fn read_key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {
     let key = value.to_str().ok().and_then(Key::parse).filter(|_| given.next().is_none());
     match key {
         Some(key) => Ok(Some(key)),
-        None => Err(bad_key("Idempotency-Key")),
+        None => Err(bad_key_problem("Idempotency-Key")),
     }
 }
 
 /// The problem of an invalid key; `field` is where the request has it.
-pub(super) fn bad_key(field: &str) -> Problem {
+pub(super) fn bad_key_problem(field: &str) -> Problem {
     let rule = format!("is not one key of 1 to {} visible ASCII characters without quotes", Key::LEN_MAX);
     Problem::validation(vec![FieldError::new(field, rule)])
 }

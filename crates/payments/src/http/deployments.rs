@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use uuid::Uuid;
 
 use super::App;
-use super::v1::failed;
+use super::v1::failure_response;
 use crate::deployments::{DEPLOYMENTS_MAX, Declaration, DeclareOutcome, DeploymentId, DeploymentRow};
 
 /// Header with an operator's token beside the credentials of the account.
@@ -25,7 +25,7 @@ const TEXT_LEN_MAX: usize = 500;
 
 const TITLE: &str = "Declaring a deployment needs an operator token";
 
-fn item(row: &DeploymentRow) -> Deployment {
+fn to_deployment(row: &DeploymentRow) -> Deployment {
     let created_at = SystemTime::UNIX_EPOCH + Duration::from_millis(row.created_at_ms.unsigned_abs());
     Deployment {
         deployment_id: row.deployment.0.to_string(),
@@ -40,10 +40,9 @@ fn item(row: &DeploymentRow) -> Deployment {
 /// `GET /v1/deployments`: all deployments of the account, which are few.
 pub(super) async fn list(State(app): State<App>, Extension(account): Extension<Account>) -> Response {
     match app.0.ledger.deployments(account.as_str()).await {
-        Ok(rows) => {
-            Json(DeploymentList { items: rows.iter().map(item).collect(), next: None }).into_response()
-        }
-        Err(error) => failed(&error),
+        Ok(rows) => Json(DeploymentList { items: rows.iter().map(to_deployment).collect(), next: None })
+            .into_response(),
+        Err(error) => failure_response(&error),
     }
 }
 
@@ -70,14 +69,14 @@ pub(super) async fn declare(
                 actor = row.actor,
                 "an operator declared a deployment of billing"
             );
-            (StatusCode::CREATED, Json(item(&row))).into_response()
+            (StatusCode::CREATED, Json(to_deployment(&row))).into_response()
         }
-        Ok(DeclareOutcome::Known(row)) => Json(item(&row)).into_response(),
+        Ok(DeclareOutcome::Known(row)) => Json(to_deployment(&row)).into_response(),
         Ok(DeclareOutcome::TooMany) => {
             let detail = format!("the account has {DEPLOYMENTS_MAX} deployments, which is the most");
             Problem::new(StatusCode::CONFLICT).detail(detail).into_response()
         }
-        Err(error) => failed(&error),
+        Err(error) => failure_response(&error),
     }
 }
 

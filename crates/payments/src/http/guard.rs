@@ -26,7 +26,7 @@ pub(super) async fn authenticate(State(app): State<App>, mut request: Request, n
         && !is_safe(request.method())
         && let Err(why) = app.0.cross_site.check(request.uri(), request.headers())
     {
-        return other_site(app.0.callers.refuse(why.into()), why);
+        return cross_site_response(app.0.callers.refuse(why.into()), why);
     }
     let headers = request.headers();
     // The first of several headers counts, as in the existing payment service. A value that is no text authenticates no
@@ -42,7 +42,7 @@ pub(super) async fn authenticate(State(app): State<App>, mut request: Request, n
         }
         Err((why, Some(wait))) => {
             tracing::warn!(reason = why.label(), "an account exceeded its rate limit");
-            too_often(wait)
+            rate_limited_response(wait)
         }
         Err((why, None)) => {
             tracing::info!(reason = why.label(), "Unauthenticated user");
@@ -52,7 +52,7 @@ pub(super) async fn authenticate(State(app): State<App>, mut request: Request, n
 }
 
 /// The refusal of a write by a page of another site, or under a rebound name; nothing was executed.
-fn other_site(refusal: Refusal, why: CrossSite) -> Response {
+fn cross_site_response(refusal: Refusal, why: CrossSite) -> Response {
     tracing::warn!(reason = refusal.label(), "a write from another site without a credential was refused");
     let mut response = Problem::new(StatusCode::FORBIDDEN).detail(why.reason()).into_response();
     response.headers_mut().insert(NOT_EXECUTED, HeaderValue::from_static("true"));
@@ -60,7 +60,7 @@ fn other_site(refusal: Refusal, why: CrossSite) -> Response {
 }
 
 /// The refusal above the rate limit: nothing was executed, and the same call may be repeated.
-fn too_often(wait: Duration) -> Response {
+fn rate_limited_response(wait: Duration) -> Response {
     let seconds = HeaderValue::from(wait.as_secs().max(1));
     let problem =
         Problem::new(StatusCode::TOO_MANY_REQUESTS).detail("this account calls more often than it may");

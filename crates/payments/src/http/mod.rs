@@ -126,7 +126,7 @@ fn open_routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
 }
 
 /// Routes until the ledger is open: they answer that the process is alive, and that nothing was executed.
-pub fn meanwhile() -> Router {
+pub fn routes_until_open() -> Router {
     let not_executed = |uri: Uri| async move { Shed::default().answer(&uri, NotExecuted::NotUsable) };
     open_routes().fallback(not_executed)
 }

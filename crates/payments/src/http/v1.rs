@@ -14,8 +14,8 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::App;
 use super::deliver::{
-    LEDGER_SEQ, bad_key, behind, check_deployment, check_ledger, foreign, not_executed, not_serving,
-    read_seen, unavailable,
+    LEDGER_SEQ, bad_key_problem, behind, check_deployment, check_ledger, key_foreign_response, not_executed,
+    not_serving_response, read_seen, unavailable_response,
 };
 use crate::keys::Key;
 use crate::ledger::{Found, LedgerError, PAGE_MAX, Row, Seq, State as RowState, Void, Voided};
@@ -23,7 +23,7 @@ use crate::ledger::{Found, LedgerError, PAGE_MAX, Row, Seq, State as RowState, V
 /// Number of rows of a page when the request has no limit.
 const LIMIT_DEFAULT: usize = 100;
 
-fn item(row: &Row) -> LedgerRow {
+fn to_ledger_row(row: &Row) -> LedgerRow {
     let created_at = SystemTime::UNIX_EPOCH + Duration::from_millis(row.created_at_ms.unsigned_abs());
     let decline = row.decline.as_ref();
     LedgerRow {
@@ -61,10 +61,10 @@ pub(super) async fn page(
     };
     let page = match app.0.ledger.page(account.as_str(), after, limit).await {
         Ok(page) => page,
-        Err(error) => return failed(&error),
+        Err(error) => return failure_response(&error),
     };
     let next = page.rows.last().map(|row| row.seq.0).filter(|_| page.more);
-    let items = page.rows.iter().map(item).collect();
+    let items = page.rows.iter().map(to_ledger_row).collect();
     Json(LedgerPage { ledger_id: app.0.ledger_id.to_string(), items, next }).into_response()
 }
 
@@ -74,14 +74,14 @@ pub(super) async fn row(
     Extension(account): Extension<Account>,
     Path(key): Path<String>,
 ) -> Response {
-    let Some(key) = Key::parse(&key) else { return bad_key("key").into_response() };
+    let Some(key) = Key::parse(&key) else { return bad_key_problem("key").into_response() };
     match app.0.ledger.look_up(account.as_str(), &key).await {
-        Ok(Found::Row(row)) => Json(item(&row)).into_response(),
-        Ok(Found::Foreign) => foreign(),
+        Ok(Found::Row(row)) => Json(to_ledger_row(&row)).into_response(),
+        Ok(Found::Foreign) => key_foreign_response(),
         Ok(Found::Absent) => {
             Problem::new(StatusCode::NOT_FOUND).detail("the ledger has no such key").into_response()
         }
-        Err(error) => failed(&error),
+        Err(error) => failure_response(&error),
     }
 }
 
@@ -101,30 +101,30 @@ pub(super) async fn void(
         Ok(seen) => seen,
         Err(problem) => return problem.into_response(),
     };
-    let Some(key) = Key::parse(&key) else { return bad_key("key").into_response() };
+    let Some(key) = Key::parse(&key) else { return bad_key_problem("key").into_response() };
     let deployment = match check_deployment(&app, &headers, &account).await {
         Ok(deployment) => deployment,
         Err(refusal) => return refusal,
     };
     match app.0.ledger.void(&Void { account: account.as_str().to_owned(), key, deployment, seen }).await {
         Ok(Voided::Behind) => behind(),
-        Ok(Voided::Foreign) => foreign(),
+        Ok(Voided::Foreign) => key_foreign_response(),
         Ok(Voided::Row(row)) if row.state == RowState::Charged => {
             Problem::new(StatusCode::CONFLICT).detail("the key was charged").into_response()
         }
         Ok(Voided::Row(row)) => {
-            ([(LEDGER_SEQ, HeaderValue::from(row.seq.0))], Json(item(&row))).into_response()
+            ([(LEDGER_SEQ, HeaderValue::from(row.seq.0))], Json(to_ledger_row(&row))).into_response()
         }
-        Err(error) => failed(&error),
+        Err(error) => failure_response(&error),
     }
 }
 
-pub(super) fn failed(error: &LedgerError) -> Response {
+pub(super) fn failure_response(error: &LedgerError) -> Response {
     if matches!(error, LedgerError::NotServing(_)) {
-        return not_serving();
+        return not_serving_response();
     }
     tracing::error!(error = error as &dyn std::error::Error, "ledger operation failed");
-    unavailable()
+    unavailable_response()
 }
 
 fn read_query(query: &str) -> Result<(Seq, usize), Problem> {

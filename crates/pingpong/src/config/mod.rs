@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use chassis::config::{LogArgs, Problems, Setting, checked, load, path};
+use chassis::config::{LogArgs, Problems, Setting, checked, load, parse_path};
 use chassis::service;
 use chassis::telemetry::LogConfig;
 use chassis::tls::Source;
@@ -31,7 +31,7 @@ const METRICS_ENDPOINT: &str = "/metrics";
 struct CommonArgs {
     /// Configuration file: YAML, or JSON if its name ends in .json
     #[arg(short = 'c', long = "config", env = "CONFIG", value_name = "FILE", default_value = "config.yaml",
-          value_parser = checked(path))]
+          value_parser = checked(parse_path))]
     config: Setting<PathBuf>,
     #[command(flatten)]
     log: LogArgs,

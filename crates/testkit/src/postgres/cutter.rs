@@ -222,7 +222,7 @@ fn hang_up(ends: &[&TcpStream]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postgres::{Database, Sql};
+    use crate::postgres::{Database, DatabaseClient};
 
     #[test]
     fn what_the_server_did_is_kept_and_what_never_came_is_not() {
@@ -230,7 +230,7 @@ mod tests {
         let Some(database) = Database::fresh("connections cut before PostgreSQL") else { return };
         database.run("CREATE TABLE kept (n bigint)");
         let cutter = Cutter::before(database.url());
-        let sql = Sql::to(&cutter.url(database.url()));
+        let sql = DatabaseClient::to(&cutter.url(database.url()));
         sql.run("INSERT INTO kept VALUES (1)");
         for (n, cut) in CUTS {
             cutter.follow(Plan::cut_next_once(&["INSERT INTO"], cut));

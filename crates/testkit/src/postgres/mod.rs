@@ -18,7 +18,7 @@ use crate::requirements::leave_out;
 pub use cutter::{Cut, Cutter, Plan as CutPlan};
 pub use pooler::Pooler;
 pub use server::Server;
-pub use sql::Sql;
+pub use sql::DatabaseClient;
 
 /// An existing server, as `postgres://USER:PASSWORD@HOST/NAME`: the user may create databases.
 const GIVEN: &str = "TINJIS_TEST_DATABASE_URL";
@@ -66,7 +66,7 @@ impl Database {
     fn on(admin_url: &str, server: Option<Arc<Server>>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("t_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        Sql::to(admin_url).run(&format!("CREATE DATABASE {name}"));
+        DatabaseClient::to(admin_url).run(&format!("CREATE DATABASE {name}"));
         let url = with_database(admin_url, &name);
         Self { url, name, admin_url: admin_url.to_owned(), server }
     }
@@ -89,7 +89,7 @@ impl Database {
     #[must_use]
     #[track_caller]
     pub fn ask(&self, query: &str) -> i64 {
-        Sql::to(&self.url).ask(query)
+        DatabaseClient::to(&self.url).ask(query)
     }
 
     /// Runs statements, separated by semicolons.
@@ -98,7 +98,7 @@ impl Database {
     /// When a statement fails.
     #[track_caller]
     pub fn run(&self, statements: &str) {
-        Sql::to(&self.url).run(statements);
+        DatabaseClient::to(&self.url).run(statements);
     }
 
     /// Compares the tables of both services in this one database.
@@ -119,7 +119,7 @@ impl Database {
 #[must_use]
 #[track_caller]
 pub fn judge(url: &str) -> Verdict {
-    let ask = |query| Sql::to(url).ask(query);
+    let ask = |query| DatabaseClient::to(url).ask(query);
     Verdict {
         invoices: ask("SELECT count(*) FROM invoices"),
         paid: ask("SELECT count(*) FROM invoices WHERE state = 'PAID'"),
@@ -140,7 +140,7 @@ impl Drop for Database {
     fn drop(&mut self) {
         // A server that the tests have started is removed as a whole, and may have ended by now.
         if self.server.is_none() {
-            Sql::to(&self.admin_url).run(&format!("DROP DATABASE {} WITH (FORCE)", self.name));
+            DatabaseClient::to(&self.admin_url).run(&format!("DROP DATABASE {} WITH (FORCE)", self.name));
         }
     }
 }
@@ -221,7 +221,7 @@ mod tests {
         let database = Database::of(&server);
         database.run("CREATE TABLE kept (n bigint); INSERT INTO kept SELECT generate_series(1, 1000)");
         server.kill();
-        assert!(Sql::try_to(database.url()).is_err(), "a killed server answers no client");
+        assert!(DatabaseClient::try_to(database.url()).is_err(), "a killed server answers no client");
         server.start_again();
         assert_eq!(database.ask("SELECT count(*) FROM kept"), 1000);
         let pid = server.pid();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::process_guard::{ProcessGuard, unprivileged};
-use super::sql::Sql;
+use super::sql::DatabaseClient;
 use super::{place_of, who_of, with_place};
 use crate::process::free_address;
 use crate::requirements::leave_out;
@@ -63,7 +63,9 @@ impl Pooler {
         let guard = ProcessGuard::start(&dir, user, Path::new(PROGRAM), END, [dir.join("settings.ini")]);
         let pooler = Self { dir, address, guard: Some(guard) };
         let through = pooler.before(url);
-        wait_until("pgbouncer to take connections", READY_WITHIN, || Sql::try_to(&through).is_ok());
+        wait_until("pgbouncer to take connections", READY_WITHIN, || {
+            DatabaseClient::try_to(&through).is_ok()
+        });
         Some(pooler)
     }
 

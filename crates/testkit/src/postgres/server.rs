@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 
 use super::process_guard::{ProcessGuard, command, unprivileged};
-use super::sql::Sql;
+use super::sql::DatabaseClient;
 use super::{is_hidden, without_a_server};
 use crate::certs::Pair;
 use crate::process::{family_cpu_ms, free_address};
@@ -152,7 +152,7 @@ impl Server {
                 self.spawn();
                 pause(Duration::from_millis(50));
             }
-            Sql::try_to(&self.url("postgres")).is_ok()
+            DatabaseClient::try_to(&self.url("postgres")).is_ok()
         });
     }
 

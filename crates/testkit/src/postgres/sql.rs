@@ -7,11 +7,11 @@ use tokio_postgres::{Error, NoTls, SimpleQueryMessage};
 
 /// Queries one database; each call uses a connection of its own.
 #[derive(Clone, Debug)]
-pub struct Sql {
+pub struct DatabaseClient {
     url: String,
 }
 
-impl Sql {
+impl DatabaseClient {
     /// The database at this URL; does not connect yet.
     #[must_use]
     pub fn to(url: &str) -> Self {

@@ -56,16 +56,16 @@ pub(crate) struct NaiveArgs {
 
 /// The parsed command.
 #[derive(Debug)]
-pub(crate) enum What {
+pub(crate) enum DemoCommand {
     Demo(Options),
     NaiveBiller(NaiveArgs),
 }
 
 impl Sub {
-    pub(crate) fn resolve(self, problems: &mut Problems) -> Option<What> {
+    pub(crate) fn resolve(self, problems: &mut Problems) -> Option<DemoCommand> {
         match self {
-            Self::Demo(args) => args.resolve(problems).map(What::Demo),
-            Self::NaiveBiller(args) => Some(What::NaiveBiller(args)),
+            Self::Demo(args) => args.resolve(problems).map(DemoCommand::Demo),
+            Self::NaiveBiller(args) => Some(DemoCommand::NaiveBiller(args)),
         }
     }
 }
@@ -111,7 +111,7 @@ mod tests {
         let mut problems = Problems::new();
         let what = line.sub.resolve(&mut problems);
         problems.finish().map_err(|error| error.to_string())?;
-        let Some(What::Demo(options)) = what else { panic!() };
+        let Some(DemoCommand::Demo(options)) = what else { panic!() };
         Ok(options)
     }
 

@@ -23,7 +23,7 @@ use pki::Pki;
 use quarter::Quarter;
 use seeded::{LOST_PERCENT, World};
 
-pub(crate) use args::{Sub, What};
+pub(crate) use args::{DemoCommand, Sub};
 
 use crate::output::{self, grouped};
 use crate::progress::Progress;
@@ -62,10 +62,10 @@ pub(crate) struct Options {
 }
 
 /// Runs the `demo` command, or the process that it starts as its control group.
-pub(crate) async fn command(what: What) -> anyhow::Result<u8> {
+pub(crate) async fn command(what: DemoCommand) -> anyhow::Result<u8> {
     match what {
-        What::Demo(options) => demo(options).await,
-        What::NaiveBiller(args) => {
+        DemoCommand::Demo(options) => demo(options).await,
+        DemoCommand::NaiveBiller(args) => {
             naive::bill(&args.invoices, &args.paid, &args.provider, args.pki.as_deref()).await
         }
     }

@@ -14,7 +14,7 @@ use super::legs::{WITHIN, start_billing};
 use super::pki::Pki;
 use super::process::{Service, wait_for};
 use super::seeded::World;
-use crate::http::{Api, segment};
+use crate::http::{Api, encode_segment};
 use crate::pay::Run;
 use crate::progress::Progress;
 use crate::verify::{Billing, ReadProgress, Report, verify};
@@ -121,7 +121,7 @@ async fn import(billing: &Api) -> anyhow::Result<()> {
 
 async fn change(billing: &Api, reference: &str, change: &str, fields: ChangeRequest) -> anyhow::Result<()> {
     let body = ChangeRequest { reason: REASON.to_owned(), actor: ACTOR.to_owned(), ..fields };
-    let path = format!("/v1/subscriptions/{}/{change}", segment(reference));
+    let path = format!("/v1/subscriptions/{}/{change}", encode_segment(reference));
     let _: Value = billing.post(&path, "application/json", Bytes::from(serde_json::to_vec(&body)?)).await?;
     Ok(())
 }

@@ -10,7 +10,7 @@ use serde::de::IgnoredAny;
 
 use super::bucket::subscription_of;
 use super::table::Table;
-use crate::http::{Api, CallError, segment};
+use crate::http::{Api, CallError, encode_segment};
 use crate::verify::BillingApi;
 
 /// Maximum number of concurrent look-ups at one deployment.
@@ -119,7 +119,7 @@ async fn known(api: &Api, kind: &Kind, rows: &[&Line]) -> Result<Vec<bool>, Call
     };
     let lookups = rows.iter().map(async |row| {
         let has = async |path: &str, reference: &str| -> Result<bool, CallError> {
-            Ok(api.find::<IgnoredAny>(&format!("{path}/{}", segment(reference))).await?.is_some())
+            Ok(api.find::<IgnoredAny>(&format!("{path}/{}", encode_segment(reference))).await?.is_some())
         };
         let is_known = match of_all {
             Some(of_all) => of_all,

@@ -189,7 +189,7 @@ impl<R: BufRead> CsvRows<R> {
             Some(names) => (lines_above + 1, names.clone()),
             None => rows.header()?,
         };
-        rows.columns = header::columns(line, &names, dialect)?;
+        rows.columns = header::find_columns(line, &names, dialect)?;
         Ok(rows)
     }
 

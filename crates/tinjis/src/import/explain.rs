@@ -189,7 +189,7 @@ impl Profile {
         }
         if let Some(at) = mapping.of(1).first()
             && let Some(other) =
-                sample.values(*at).find(|value| billing::import_row::customer_id(value).is_err())
+                sample.values(*at).find(|value| billing::import_row::parse_customer_id(value).is_err())
         {
             let hint = if is_subscription {
                 "map the column as customer_reference"

@@ -20,7 +20,7 @@ pub(crate) struct Columns {
 
 /// Finds the columns. Without `--ignore-unknown-columns` every name must be known. With it, a column that may say what
 /// is paid is still an error: ignoring a `status` would charge what is paid.
-pub(crate) fn columns(line: u64, names: &[String], dialect: &Dialect) -> Result<Columns, Fault> {
+pub(crate) fn find_columns(line: u64, names: &[String], dialect: &Dialect) -> Result<Columns, Fault> {
     let folded: Vec<String> = names.iter().map(|name| fold(name)).collect();
     let fields = dialect.target.fields.len();
     let mut columns = Columns { width: names.len(), places: vec![None; fields], ignored: Vec::new() };
@@ -175,7 +175,7 @@ mod tests {
 
     fn found(header: &str, profile: &str) -> Result<Vec<Option<usize>>, String> {
         let names: Vec<String> = header.split(',').map(str::to_owned).collect();
-        columns(1, &names, &dialect(profile)).map(|columns| columns.places).map_err(|fault| fault.reason)
+        find_columns(1, &names, &dialect(profile)).map(|columns| columns.places).map_err(|fault| fault.reason)
     }
 
     #[test]

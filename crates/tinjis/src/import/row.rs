@@ -142,7 +142,7 @@ impl FileRow for Row {
     const KIND: &'static Kind = &INVOICES;
 
     fn judge(place: Place, values: &[Value<'_>], dialect: &Dialect) -> Judged {
-        judge(place, values, dialect)
+        validate_invoice(place, values, dialect)
     }
 
     fn place(&self) -> Place {
@@ -198,7 +198,7 @@ pub(crate) enum Value<'a> {
 pub(crate) type Values<'a> = Vec<Value<'a>>;
 
 /// Checks an invoice; finds every mistake in it.
-pub(crate) fn judge(place: Place, values: &[Value<'_>], dialect: &Dialect) -> Judged {
+pub(crate) fn validate_invoice(place: Place, values: &[Value<'_>], dialect: &Dialect) -> Judged {
     let values: &[Value<'_>; 5] = values.try_into().expect("a row has the columns of an invoice");
     let [reference, customer_id, currency, amount, status] = values;
     let status = parse_status(status, dialect);
@@ -272,7 +272,7 @@ pub(crate) fn parse_reference(value: &Value<'_>, dialect: &Dialect) -> Result<Re
             shown(text)
         ));
     }
-    import_row::reference(text)
+    import_row::parse_reference(text)
 }
 
 /// Whether the text is a shortened number, such as `1.23457E+11`, `1,23E+11`, `-1.5E-05` or `1.23E15`. A name may look
@@ -309,7 +309,7 @@ fn is_spreadsheet_error(text: &str) -> bool {
 
 fn parse_customer_id(value: &Value<'_>) -> Result<i32, String> {
     let text = required(value)?;
-    import_row::customer_id(text).map_err(|why| format!("{why}, not {}", shown(text)))
+    import_row::parse_customer_id(text).map_err(|why| format!("{why}, not {}", shown(text)))
 }
 
 pub(crate) fn parse_currency(value: &Value<'_>, dialect: &Dialect) -> Result<Currency, String> {
@@ -320,7 +320,7 @@ pub(crate) fn parse_currency(value: &Value<'_>, dialect: &Dialect) -> Result<Cur
     // Tools that write `eur` do so in a column of their own, which was mapped.
     let upper =
         if dialect.is_mapped(dialect.target.currency) { text.to_ascii_uppercase() } else { text.to_owned() };
-    let currency = import_row::currency(&upper).map_err(|why| format!("{why}, not {}", shown(text)))?;
+    let currency = import_row::parse_currency(&upper).map_err(|why| format!("{why}, not {}", shown(text)))?;
     match dialect.currency {
         Some(only) if only != currency => {
             Err(format!("is {currency}, and --currency says {only} of every row"))
@@ -343,7 +343,7 @@ pub(crate) fn parse_amount(
         _ => amount::plain(text, dialect, exponent).map_err(|why| format!("{} {why}", shown(text)))?,
     };
     match currency {
-        Some(currency) => import_row::amount(&plain, currency).map(Some).map_err(refused),
+        Some(currency) => import_row::parse_amount(&plain, currency).map(Some).map_err(refused),
         None => Amount::check(&plain).map(|()| None).map_err(|why| refused(why.to_string())),
     }
 }
@@ -374,7 +374,7 @@ fn parse_status(value: &Value<'_>, dialect: &Dialect) -> Result<Meaning, String>
         "" => return Err(format!("is missing or empty: {SAY}")),
         _ => {}
     }
-    let paid = import_row::status(text);
+    let paid = import_row::parse_status(text);
     paid.map(|paid| if paid { Meaning::Paid } else { Meaning::Pending })
         .map_err(|why| format!("{why}, not {}; --status says what a tool's own words mean", shown(text)))
 }
@@ -434,14 +434,14 @@ mod tests {
     }
 
     fn good(values: &Values<'_>, profile: &str) -> Row {
-        match judge(PLACE, values, &dialect(profile)) {
+        match validate_invoice(PLACE, values, &dialect(profile)) {
             Judged::Good(row) => row,
             other => panic!("{other:?}"),
         }
     }
 
     fn faults(values: &Values<'_>, profile: &str) -> Vec<Fault> {
-        match judge(PLACE, values, &dialect(profile)) {
+        match validate_invoice(PLACE, values, &dialect(profile)) {
             Judged::Bad { faults, .. } => faults,
             other => panic!("{other:?}"),
         }
@@ -477,7 +477,7 @@ mod tests {
         let mut bad = values(["A", "0", "EUR", "1", ""]);
         bad[0] = Value::Missing;
         let place = Place { line: 1, index: Some(4) };
-        let Judged::Bad { faults, .. } = judge(place, &bad, &Dialect::default()) else { panic!() };
+        let Judged::Bad { faults, .. } = validate_invoice(place, &bad, &Dialect::default()) else { panic!() };
         assert_eq!(faults[0].to_string(), "line 1, index 4, column reference: is missing");
     }
 
@@ -563,7 +563,7 @@ mod tests {
         let profile = "status = { open = 'PENDING', paid = 'PAID', void = 'SKIP' }";
         let row = |status| values(["I1", "1", "EUR", "1", status]);
         assert!(good(&row("paid"), profile).paid && !good(&row("open"), profile).paid);
-        assert_eq!(judge(PLACE, &row("void"), &dialect(profile)), Judged::Skipped);
+        assert_eq!(validate_invoice(PLACE, &row("void"), &dialect(profile)), Judged::Skipped);
         for status in ["PAID", "", "Paid"] {
             assert!(faults(&row(status), profile)[0].reason.contains("\"open\", \"paid\", \"void\""));
         }

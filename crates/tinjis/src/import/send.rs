@@ -106,7 +106,7 @@ impl Sender {
         let row = |line: u64| at(line).and_then(|at| body.split(|byte| *byte == b'\n').nth(at));
         self.faults.extend(answer.errors.into_iter().map(|error| {
             let Place { line, index } = place(error.line);
-            let reason = reason(&error, row(error.line));
+            let reason = message_with_value(&error, row(error.line));
             Fault::new(line, error.field.into_owned(), reason).at(index, error.reference)
         }));
         Ok(())
@@ -114,7 +114,7 @@ impl Sender {
 }
 
 /// Billing's message, and the value that it is about. That of the reference is shown beside it.
-fn reason(error: &LineFault, row: Option<&[u8]>) -> String {
+fn message_with_value(error: &LineFault, row: Option<&[u8]>) -> String {
     let row: Option<Map<String, Value>> = row.and_then(|row| serde_json::from_slice(row).ok());
     let value = match row.as_ref().and_then(|row| row.get(&*error.field)) {
         Some(Value::String(text)) if error.field != "reference" => shown(text),

@@ -28,10 +28,10 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
     /// Which of the file's columns or fields hold what is needed: reference=Invoice No,amount=Total; an empty SOURCE means none
-    #[arg(long, value_name = "COLUMN=SOURCE,…", value_parser = assignments)]
+    #[arg(long, value_name = "COLUMN=SOURCE,…", value_parser = parse_assignments)]
     map: Option<Assignments>,
     /// What the file's statuses mean: open=PENDING,paid=PAID,void=SKIP; SKIP leaves the row out
-    #[arg(long, value_name = "VALUE=STATUS,…", value_parser = assignments)]
+    #[arg(long, value_name = "VALUE=STATUS,…", value_parser = parse_assignments)]
     status: Option<Assignments>,
     /// What separates fields of a CSV file: one ASCII character, or tab [default: ,]
     #[arg(long, value_name = "C")]
@@ -97,7 +97,7 @@ impl FileSettings {
 pub(crate) type Assignments = BTreeMap<String, String>;
 
 /// Parses `A=x,B=y`. A piece without `=` continues the value before it, so that names may contain commas.
-fn assignments(text: &str) -> Result<Assignments, String> {
+fn parse_assignments(text: &str) -> Result<Assignments, String> {
     let mut pairs: Vec<(String, String)> = Vec::new();
     for piece in text.split(',') {
         match (piece.split_once('='), pairs.last_mut()) {
@@ -269,18 +269,18 @@ impl Settings {
             ..Dialect::default()
         };
         take("--map", self.map.as_ref().map_or(Ok(()), |map| dialect.map(map)));
-        let statuses = self.status.as_ref().map(meanings).transpose();
+        let statuses = self.status.as_ref().map(parse_meanings).transpose();
         take("--status", statuses.map(|statuses| dialect.statuses = statuses));
         if target.status.is_none() && self.status.is_some() {
             take("--status", Err(format!("has no meaning for {}, which have no status", target.name)));
         }
-        let delimiter = self.delimiter.as_deref().map(delimiter).transpose();
+        let delimiter = self.delimiter.as_deref().map(parse_delimiter).transpose();
         take("--delimiter", delimiter.map(|delimiter| dialect.delimiter = delimiter));
-        let thousands = self.thousands.as_deref().map(thousands).transpose();
+        let thousands = self.thousands.as_deref().map(parse_thousands_separator).transpose();
         take("--thousands", thousands.map(|thousands| dialect.thousands = thousands));
-        let currency = self.currency.as_deref().map(billing::import_row::currency).transpose();
+        let currency = self.currency.as_deref().map(billing::import_row::parse_currency).transpose();
         take("--currency", currency.map(|currency| dialect.currency = currency));
-        let encoding = self.encoding.as_deref().map(encoding).transpose();
+        let encoding = self.encoding.as_deref().map(parse_encoding).transpose();
         take("--encoding", encoding.map(|encoding| dialect.encoding = encoding));
         take("--thousands", dialect.check_separators());
         if dialect.skip_lines > SKIP_LINES_MAX {
@@ -328,7 +328,7 @@ impl Dialect {
     }
 }
 
-fn meanings(given: &Assignments) -> Result<BTreeMap<String, Meaning>, String> {
+fn parse_meanings(given: &Assignments) -> Result<BTreeMap<String, Meaning>, String> {
     let meaning = |(value, word): (&String, &String)| match word.as_str() {
         "PENDING" => Ok((value.clone(), Meaning::Pending)),
         "PAID" => Ok((value.clone(), Meaning::Paid)),
@@ -338,7 +338,7 @@ fn meanings(given: &Assignments) -> Result<BTreeMap<String, Meaning>, String> {
     given.iter().map(meaning).collect()
 }
 
-fn delimiter(text: &str) -> Result<u8, String> {
+fn parse_delimiter(text: &str) -> Result<u8, String> {
     match text.as_bytes() {
         b"tab" | b"\\t" => Ok(b'\t'),
         [byte] if byte.is_ascii() && !byte.is_ascii_alphanumeric() && !b"\"\r\n\0".contains(byte) => {
@@ -348,7 +348,7 @@ fn delimiter(text: &str) -> Result<u8, String> {
     }
 }
 
-fn thousands(text: &str) -> Result<char, String> {
+fn parse_thousands_separator(text: &str) -> Result<char, String> {
     let mut characters = text.chars();
     match (characters.next(), characters.next()) {
         _ if text == "space" => Ok(' '),
@@ -359,7 +359,7 @@ fn thousands(text: &str) -> Result<char, String> {
     }
 }
 
-fn encoding(name: &str) -> Result<NamedEncoding, String> {
+fn parse_encoding(name: &str) -> Result<NamedEncoding, String> {
     let encoding = Encoding::for_label_no_replacement(name.as_bytes());
     let encoding = encoding.ok_or_else(|| {
         format!("{name:?} is no encoding of the WHATWG standard; windows-1252, iso-8859-15, utf-16le and others are")
@@ -417,10 +417,10 @@ mod tests {
 
     #[test]
     fn names_in_a_map_may_hold_commas() {
-        let map = assignments("reference=Invoice No,amount=Total, incl. tax,status=").unwrap();
+        let map = parse_assignments("reference=Invoice No,amount=Total, incl. tax,status=").unwrap();
         let pairs: Vec<_> = map.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(pairs, [("amount", "Total, incl. tax"), ("reference", "Invoice No"), ("status", "")]);
-        assert!(assignments("x").is_err() && assignments("a=1,a=2").is_err());
+        assert!(parse_assignments("x").is_err() && parse_assignments("a=1,a=2").is_err());
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl FileRow for SubscriptionRow {
     const KIND: &'static Kind = &SUBSCRIPTIONS;
 
     fn judge(place: Place, values: &[Value<'_>], dialect: &Dialect) -> Judged<Self> {
-        judge(place, values, dialect)
+        validate_subscription(place, values, dialect)
     }
 
     fn place(&self) -> Place {
@@ -107,7 +107,7 @@ fn text(value: &Json) -> Option<Cow<'_, str>> {
 }
 
 /// A field that is absent, null or empty is not given.
-fn judge(place: Place, values: &[Value<'_>], dialect: &Dialect) -> Judged<SubscriptionRow> {
+fn validate_subscription(place: Place, values: &[Value<'_>], dialect: &Dialect) -> Judged<SubscriptionRow> {
     let target = dialect.target;
     let name = text_of(&values[0]);
     let (mut object, mut faults, mut reference) = (Map::new(), Vec::new(), None);
@@ -156,7 +156,7 @@ fn amount(
 /// The price list with plain amounts. A list of another shape is passed to billing, which reports the error.
 fn prices(raw: &str, dialect: &Dialect, currency: Option<Currency>) -> Result<Json, String> {
     type Price<'a> = BTreeMap<String, Cow<'a, RawValue>>;
-    unique::check(raw)?;
+    unique::check_no_duplicate_fields(raw)?;
     let as_it_is = || serde_json::from_str(raw).map_err(|error| error.to_string());
     let Ok(mut listed) = serde_json::from_str::<Vec<Price<'_>>>(raw) else { return as_it_is() };
     for price in &mut listed {

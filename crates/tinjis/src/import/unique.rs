@@ -10,15 +10,18 @@ use super::json::what;
 use super::row::shown;
 
 /// Fails if an object has a field twice, at any depth, or if the text is no JSON.
-pub(super) fn check(json: &str) -> Result<(), String> {
+pub(super) fn check_no_duplicate_fields(json: &str) -> Result<(), String> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    Unique.deserialize(&mut deserializer).and_then(|()| deserializer.end()).map_err(|error| what(&error))
+    DuplicateFieldCheck
+        .deserialize(&mut deserializer)
+        .and_then(|()| deserializer.end())
+        .map_err(|error| what(&error))
 }
 
 #[derive(Clone, Copy)]
-struct Unique;
+struct DuplicateFieldCheck;
 
-impl<'de> DeserializeSeed<'de> for Unique {
+impl<'de> DeserializeSeed<'de> for DuplicateFieldCheck {
     type Value = ();
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -26,7 +29,7 @@ impl<'de> DeserializeSeed<'de> for Unique {
     }
 }
 
-impl<'de> Visitor<'de> for Unique {
+impl<'de> Visitor<'de> for DuplicateFieldCheck {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -85,10 +88,10 @@ mod tests {
             r#"{"a":1,"\u0061":1}"#,
             r#"[{"a":{"a":[true,null,-1,1.5,"x"]}},{"b":[{"a":1,"c":2,"a":3}]}]"#,
         ] {
-            assert_eq!(check(json), Err("duplicate field \"a\"".to_owned()), "{json}");
+            assert_eq!(check_no_duplicate_fields(json), Err("duplicate field \"a\"".to_owned()), "{json}");
         }
         for json in [r#"[{"a":1},{"a":1}]"#, r#"{"a":{"a":1}}"#, "null", "-0"] {
-            assert_eq!(check(json), Ok(()), "{json}");
+            assert_eq!(check_no_duplicate_fields(json), Ok(()), "{json}");
         }
     }
 }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::judge::NewInstrument;
 use super::plan::{AtMs, Event, Plan};
 use crate::demo::process::Service;
-use crate::http::{Api, segment};
+use crate::http::{Api, encode_segment};
 
 /// Retries within this time are one step: otherwise each decline would cause a step of its own.
 const RETRIES_TOGETHER_MS: i64 = 30 * 60 * 1000;
@@ -147,7 +147,7 @@ impl Site {
     pub(super) async fn apply(&mut self, event: &Event) -> anyhow::Result<Option<NewInstrument>> {
         match event {
             Event::Change { reference, change, fields } => {
-                let path = format!("/v1/subscriptions/{}/{change}", segment(reference));
+                let path = format!("/v1/subscriptions/{}/{change}", encode_segment(reference));
                 let _: Value = operate(&self.billing_api()?, &path, fields.clone()).await?;
                 Ok(None)
             }

@@ -26,13 +26,13 @@ const UNBACKED_MAX: usize = 1000;
 /// The acknowledged rows or references, with reason and actor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Acknowledge {
-    what: What,
+    what: RowsToAcknowledge,
     reason: String,
     actor: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum What {
+enum RowsToAcknowledge {
     /// One row of the ledger without an invoice.
     Row(i64),
     /// All such rows, from the first row of the ledger to this one.
@@ -102,12 +102,12 @@ impl AcknowledgeArgs {
         Some(Acknowledge { what: what?, reason: reason?, actor: actor? })
     }
 
-    fn what(&self, problems: &mut Problems) -> Option<What> {
+    fn what(&self, problems: &mut Problems) -> Option<RowsToAcknowledge> {
         if let Some(text) = &self.acknowledge {
-            return problems.check(ONE, seq(text)).map(What::Row);
+            return problems.check(ONE, parse_seq(text)).map(RowsToAcknowledge::Row);
         }
         if let Some(text) = &self.acknowledge_through {
-            return problems.check(THROUGH, seq(text)).map(What::Through);
+            return problems.check(THROUGH, parse_seq(text)).map(RowsToAcknowledge::Through);
         }
         let references = &self.acknowledge_unbacked;
         if references.len() > UNBACKED_MAX {
@@ -119,11 +119,11 @@ impl AcknowledgeArgs {
             problems.add(UNBACKED, "must be the reference of an invoice, not empty");
             return None;
         }
-        Some(What::Unbacked(references.iter().cloned().collect()))
+        Some(RowsToAcknowledge::Unbacked(references.iter().cloned().collect()))
     }
 }
 
-fn seq(text: &str) -> Result<i64, String> {
+fn parse_seq(text: &str) -> Result<i64, String> {
     let seq = text.parse().ok().filter(|seq: &i64| *seq >= 1);
     seq.ok_or_else(|| format!("must be the number of a ledger row, from 1, not {text:?}"))
 }
@@ -154,11 +154,11 @@ pub(crate) async fn command(billing: &Api, payments: &Api, asked: &Acknowledge) 
     let (billing, ledger) = (BillingApi(billing.clone()), LedgerApi(payments.clone()));
     let ledger_id = settled_ledger(&billing, &ledger).await?;
     match &asked.what {
-        What::Row(seq) => {
+        RowsToAcknowledge::Row(seq) => {
             check_row(&billing, &ledger, *seq).await?;
             record_rows(&billing, ledger_id, (*seq, *seq), asked).await
         }
-        What::Through(seq) => {
+        RowsToAcknowledge::Through(seq) => {
             let last = ledger.last_seq().await?;
             if *seq > last {
                 bail!(
@@ -167,7 +167,7 @@ pub(crate) async fn command(billing: &Api, payments: &Api, asked: &Acknowledge) 
             }
             record_rows(&billing, ledger_id, (1, *seq), asked).await
         }
-        What::Unbacked(references) => {
+        RowsToAcknowledge::Unbacked(references) => {
             let lost = unbacked(&billing, &ledger, &ledger_id, references).await?;
             record_unbacked(&billing, ledger_id, &lost, asked).await
         }
@@ -282,7 +282,7 @@ mod tests {
     use super::*;
 
     /// Parses these flags and values; returns the selection, and the mistakes.
-    fn resolved(flags: &[(&str, &str)]) -> (Option<What>, String) {
+    fn resolved(flags: &[(&str, &str)]) -> (Option<RowsToAcknowledge>, String) {
         let values = |flag: &str| {
             let given = flags.iter().filter(|(name, _)| *name == flag);
             given.map(|(_, value)| (*value).to_owned()).collect::<Vec<String>>()
@@ -305,11 +305,12 @@ mod tests {
 
     #[test]
     fn what_is_acknowledged_reason_and_actor_are_needed_together() {
-        let unbacked =
-            |references: &[&str]| What::Unbacked(references.iter().map(|&name| name.to_owned()).collect());
+        let unbacked = |references: &[&str]| {
+            RowsToAcknowledge::Unbacked(references.iter().map(|&name| name.to_owned()).collect())
+        };
         for (flags, what) in [
-            (&[(ONE, "7"), WHY, ACTOR][..], Some(What::Row(7))),
-            (&[(THROUGH, "7"), WHY, ACTOR], Some(What::Through(7))),
+            (&[(ONE, "7"), WHY, ACTOR][..], Some(RowsToAcknowledge::Row(7))),
+            (&[(THROUGH, "7"), WHY, ACTOR], Some(RowsToAcknowledge::Through(7))),
             (
                 &[(UNBACKED, "I2"), (UNBACKED, "I1"), (UNBACKED, "I2"), WHY, ACTOR],
                 Some(unbacked(&["I1", "I2"])),

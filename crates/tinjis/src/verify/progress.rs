@@ -19,7 +19,7 @@ pub(crate) struct ReadProgress {
 impl ReadProgress {
     /// Shows the count, on a terminal at once, elsewhere only after some time.
     pub(crate) fn visible(label: &'static str) -> Self {
-        Self::of(Some(Progress::bar(label, 0, TEMPLATE).patient()))
+        Self::of(Some(Progress::bar(label, 0, TEMPLATE).delay_first_line()))
     }
 
     /// Shows nothing, for callers with progress of their own.

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::http::{AUDIT_PAGE, Api, CallError, PAGE, segment};
+use crate::http::{AUDIT_PAGE, Api, CallError, PAGE, encode_segment};
 
 /// Billing's description of itself.
 #[derive(Clone, Debug, Deserialize)]
@@ -149,7 +149,7 @@ impl BillingApi {
     }
 
     pub(crate) async fn invoice(&self, reference: &str) -> Result<Option<InvoiceFact>, CallError> {
-        self.0.find(&format!("/v1/invoices/{}", segment(reference))).await
+        self.0.find(&format!("/v1/invoices/{}", encode_segment(reference))).await
     }
 
     /// The whole journal of one invoice: the list's cursor is `invoice.number`.
@@ -263,7 +263,7 @@ impl LedgerApi {
     /// The row under a key. `Absent` also for a text that is no valid key.
     pub(crate) async fn by_key(&self, key: &str) -> Result<KeyLookup, CallError> {
         const OTHER_ACCOUNT: &str = "urn:tinjis:problem:key-foreign";
-        match self.0.get(&format!("{}/{}", LEDGER.path, segment(key))).await {
+        match self.0.get(&format!("{}/{}", LEDGER.path, encode_segment(key))).await {
             Ok(row) => Ok(KeyLookup::Row(row)),
             Err(CallError::Refused { status: StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST, .. }) => {
                 Ok(KeyLookup::Absent)
@@ -284,6 +284,7 @@ impl LedgerApi {
 }
 
 pub(super) fn page(list: &str, after: Option<&Cursor>, limit: usize) -> String {
-    let after = after.map(|cursor| format!("&after={}", segment(&cursor.to_string()))).unwrap_or_default();
+    let after =
+        after.map(|cursor| format!("&after={}", encode_segment(&cursor.to_string()))).unwrap_or_default();
     format!("{list}?limit={limit}{after}")
 }

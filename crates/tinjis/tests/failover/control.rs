@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use testkit::http;
-use testkit::postgres::Sql;
+use testkit::postgres::DatabaseClient;
 use testkit::postgres::cluster::Cluster;
 use testkit::process::{Process, Spec, run_by};
 use testkit::proxy::{Pace, Proxy};
@@ -31,7 +31,7 @@ pub(crate) struct Control {
 /// One worker: it charges its invoices one after the other, and marks each as paid afterwards.
 struct Worker {
     number: u64,
-    sql: Sql,
+    sql: DatabaseClient,
     provider: String,
     rng: SeededRng,
     is_over: Arc<AtomicBool>,
@@ -52,7 +52,7 @@ impl Control {
         let payments = Process::start(spec);
         let proxy = Arc::new(Proxy::start(seed, PACE_OF_CONTROL));
         proxy.lead_to(vec![payments.address()]);
-        let sql = Sql::to(&cluster.haproxy_url("control"));
+        let sql = DatabaseClient::to(&cluster.haproxy_url("control"));
         sql.run("CREATE TABLE invoices (worker bigint PRIMARY KEY, paid bigint NOT NULL)");
         let is_over = Arc::new(AtomicBool::new(false));
         let workers = (0..WORKERS).map(|number| {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use testkit::postgres::Sql;
+use testkit::postgres::DatabaseClient;
 use testkit::postgres::cluster::{Blow, Cluster, Mode};
 use testkit::proof::{Verified, progress};
 use testkit::proxy::{Execution, Pace, Proxy};
@@ -116,7 +116,7 @@ impl Site {
         let began = Instant::now();
         cluster.strike(leader, blow);
         let (next, seen) = cluster.new_leader(leader);
-        let open = Sql::to(&cluster.direct_url(next, &self.billing)).ask(OPEN);
+        let open = DatabaseClient::to(&cluster.direct_url(next, &self.billing)).ask(OPEN);
         let unsettled = self.unsettled(cluster, next);
         let must_operate = self.setup.loses_ledger_rows();
         if must_operate {
@@ -164,7 +164,7 @@ impl Site {
         invoices: usize,
         rng: &mut SeededRng,
     ) -> u64 {
-        let sql = Sql::to(&cluster.direct_url(leader, &self.billing));
+        let sql = DatabaseClient::to(&cluster.direct_url(leader, &self.billing));
         let before = usize::try_from(sql.ask(PAID)).expect("a count");
         self.services.import(&format!("F{number}-"), invoices);
         let (began, executed) = (Instant::now(), self.proxy.executions());
@@ -328,7 +328,7 @@ pub(crate) fn ledger_rows(url: &str) -> Vec<(String, String)> {
 
 #[track_caller]
 fn pairs(url: &str, query: &str) -> Vec<(String, String)> {
-    let rows = Sql::to(url).rows(query).expect("a database past the services can be read");
+    let rows = DatabaseClient::to(url).rows(query).expect("a database past the services can be read");
     let pair = |row: Vec<Option<String>>| {
         let mut texts = row.into_iter().map(Option::unwrap_or_default);
         (texts.next().unwrap_or_default(), texts.next().unwrap_or_default())

@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use testkit::postgres::{Server, Sql};
+use testkit::postgres::{DatabaseClient, Server};
 use testkit::process::{Process, Spec, run_by};
 use testkit::wait::{pause, wait_until};
 use testkit::{http, ledger};
@@ -18,7 +18,7 @@ const LOST: usize = 10;
 
 /// Creates an ordinary role that owns its database and no more.
 fn owned_database(server: &Server) {
-    let sql = Sql::to(&server.url("postgres"));
+    let sql = DatabaseClient::to(&server.url("postgres"));
     sql.run("CREATE ROLE payer LOGIN");
     sql.run("CREATE DATABASE ledger OWNER payer");
 }
@@ -62,7 +62,7 @@ impl Cluster {
     }
 
     fn rows_on_standby(&self) -> i64 {
-        Sql::to(&self.standby.url("ledger")).ask(ROWS)
+        DatabaseClient::to(&self.standby.url("ledger")).ask(ROWS)
     }
 
     /// Stops the replication, charges on the primary, kills it, and promotes the standby.
@@ -70,11 +70,11 @@ impl Cluster {
         self.charge_all("kept", REPLICATED);
         let kept = i64::try_from(REPLICATED).expect("a drill is small");
         wait_until("the standby to follow", WITHIN, || self.rows_on_standby() == kept);
-        Sql::to(&self.standby.url("postgres")).run("ALTER SYSTEM SET primary_conninfo = ''");
-        Sql::to(&self.standby.url("postgres")).run("SELECT pg_reload_conf()");
+        DatabaseClient::to(&self.standby.url("postgres")).run("ALTER SYSTEM SET primary_conninfo = ''");
+        DatabaseClient::to(&self.standby.url("postgres")).run("SELECT pg_reload_conf()");
         let receivers = "SELECT count(*) FROM pg_stat_wal_receiver";
         wait_until("the link to be cut", WITHIN, || {
-            Sql::to(&self.standby.url("postgres")).ask(receivers) == 0
+            DatabaseClient::to(&self.standby.url("postgres")).ask(receivers) == 0
         });
         self.charge_all("lost", LOST);
         self.primary.kill();
@@ -138,13 +138,17 @@ fn payments_go_on_after_a_promotion_that_loses_nothing_if_the_operator_has_state
     });
     assert_eq!(cluster.rows_on_standby(), kept + 1);
     let timeline = "SELECT timeline FROM ledger_meta";
-    assert_eq!(Sql::to(&cluster.standby.url("ledger")).ask(timeline), 2, "the new place is remembered");
+    assert_eq!(
+        DatabaseClient::to(&cluster.standby.url("ledger")).ask(timeline),
+        2,
+        "the new place is remembered"
+    );
     // The former primary returns: no charge is executed there.
     cluster.standby.stop();
     cluster.primary.start_again();
     let answer = cluster.first_answer("new1");
     assert_eq!(answer.status, 503, "{}", answer.text());
-    assert_eq!(Sql::to(&cluster.primary.url("ledger")).ask(ROWS), kept);
+    assert_eq!(DatabaseClient::to(&cluster.primary.url("ledger")).ask(ROWS), kept);
     cluster.payments.kill();
 }
 
@@ -152,7 +156,8 @@ fn payments_go_on_after_a_promotion_that_loses_nothing_if_the_operator_has_state
 fn a_server_that_does_not_tell_where_it_is_needs_a_statement() {
     let Some(server) = Server::start("a server that tells nothing") else { return };
     owned_database(&server);
-    Sql::to(&server.url("ledger")).run("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM public");
+    DatabaseClient::to(&server.url("ledger"))
+        .run("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM public");
     let folder = tempfile::tempdir().unwrap();
     let mut spec = Spec::new(run_by(TINJIS, "payments"), "payments", folder.path());
     spec.env.insert("DATABASE_URL".to_owned(), format!("postgres://payer@{}/ledger", server.address()));
@@ -167,7 +172,7 @@ fn a_server_that_does_not_tell_where_it_is_needs_a_statement() {
     payments.start_again();
     payments.stop();
     // Once the server shows its identity, payments remember it.
-    Sql::to(&server.url("ledger")).run("GRANT EXECUTE ON FUNCTION pg_control_system() TO public");
+    DatabaseClient::to(&server.url("ledger")).run("GRANT EXECUTE ON FUNCTION pg_control_system() TO public");
     payments.set_env("LEDGER_FAILOVER", "manual");
     payments.start_again();
 }

@@ -127,8 +127,9 @@ impl Site {
         let query = "SELECT key FROM ledger WHERE state = 'CHARGED' AND key IS NOT NULL ORDER BY key";
         match &self.databases {
             Some([_, payments]) => {
-                let rows =
-                    testkit::postgres::Sql::to(payments.url()).rows(query).expect("a ledger can be read");
+                let rows = testkit::postgres::DatabaseClient::to(payments.url())
+                    .rows(query)
+                    .expect("a ledger can be read");
                 rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect()
             }
             None => testkit::ledger::texts(&self.services.payments.db(), query),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use chassis::clock::VirtualClock;
 use tempfile::TempDir;
-use testkit::postgres::Sql;
+use testkit::postgres::DatabaseClient;
 use testkit::process::{Process, Spec, run_by};
 use testkit::services::Builder;
 use testkit::wait::wait_until;
@@ -100,7 +100,7 @@ fn two_replicas_share_the_virtual_clock_of_one_database() {
 /// Claims forbid table scans. A scan in `billing_now_ms` would have such a high estimated cost that PostgreSQL compiles
 /// each call, which takes a fifth of a second.
 fn assert_a_claim_finds_the_time(database: &str) {
-    let sql = Sql::to(database);
+    let sql = DatabaseClient::to(database);
     let text = |rows: Vec<Vec<Option<String>>>| -> String {
         rows.into_iter().flatten().flatten().fold(String::new(), |all, line| all + &line + "\n")
     };

@@ -56,7 +56,7 @@ async fn nothing_is_sent_while_the_provider_asks_to_be_left_alone_and_no_operato
 #[tokio::test(start_paused = true)]
 async fn an_open_breaker_counts_as_half_open_once_a_probe_is_due_though_none_comes() {
     let breaker = closed();
-    for _ in 0..FAILURES_MAX {
+    for _ in 0..FAILURES_TO_OPEN {
         send(&breaker, Signal::Failure);
     }
     assert!(breaker.is_open(Instant::now()));
@@ -71,7 +71,7 @@ async fn an_open_breaker_counts_as_half_open_once_a_probe_is_due_though_none_com
 #[tokio::test(start_paused = true)]
 async fn a_validation_answer_proves_nothing_and_many_open_it() {
     let breaker = Breaker::unproven(Random::seeded(1), None);
-    for _ in 0..INVALID_MAX - 1 {
+    for _ in 0..INVALID_TO_OPEN - 1 {
         assert!(!send(&breaker, Signal::Invalid));
         let _one = breaker.admit(Instant::now()).unwrap();
         assert!(!is_allowed(&breaker));
@@ -82,7 +82,7 @@ async fn a_validation_answer_proves_nothing_and_many_open_it() {
 #[tokio::test(start_paused = true)]
 async fn a_few_lost_first_answers_do_not_open_it() {
     let breaker = Breaker::unproven(Random::seeded(1), None);
-    for _ in 0..FAILURES_MAX - 1 {
+    for _ in 0..FAILURES_TO_OPEN - 1 {
         assert!(!send(&breaker, Signal::Failure));
     }
     assert!(send(&breaker, Signal::Failure));
@@ -92,12 +92,12 @@ async fn a_few_lost_first_answers_do_not_open_it() {
 async fn failures_open_it_only_in_a_row() {
     let breaker = closed();
     for _ in 0..3 {
-        for _ in 0..FAILURES_MAX - 1 {
+        for _ in 0..FAILURES_TO_OPEN - 1 {
             assert!(!send(&breaker, Signal::Failure));
         }
         assert!(!send(&breaker, Signal::Good));
     }
-    for _ in 0..INVALID_MAX - 1 {
+    for _ in 0..INVALID_TO_OPEN - 1 {
         assert!(!send(&breaker, Signal::Invalid));
     }
     assert!(send(&breaker, Signal::Invalid));
@@ -154,7 +154,7 @@ async fn after_three_failed_probes_a_run_gives_up_within_four_seconds_and_an_ope
 #[tokio::test(start_paused = true)]
 async fn one_more_bad_invoice_does_not_close_it() {
     let breaker = closed();
-    for _ in 0..INVALID_MAX {
+    for _ in 0..INVALID_TO_OPEN {
         send(&breaker, Signal::Invalid);
     }
     until_a_probe_is_due(&breaker).await;

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 
 use super::invoice::actions_table;
 use super::layout::{
-    Failure, Page, facts, foreign, invoice_link, money, next_page, optional_time, state, table, time,
+    Failure, Page, facts, invoice_link, isolated_text, money, next_page, optional_time, state, table, time,
 };
 use super::{PAGE_ROWS, Shown, query};
 use crate::http::AppState;
@@ -82,7 +82,7 @@ fn decline_row(attempt: &Attempt) -> Markup {
         td class="amount" { (money(attempt.money)) }
         td {
             @if let Some(decline) = &attempt.decline {
-                (decline.class) @if let Some(code) = &decline.code { " " (foreign(code.as_str())) }
+                (decline.class) @if let Some(code) = &decline.code { " " (isolated_text(code.as_str())) }
             } @else { "unknown" }
         }
         td { (optional_time(attempt.settled_at)) }

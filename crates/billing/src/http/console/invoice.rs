@@ -9,8 +9,8 @@ use maud::{Markup, html};
 
 use super::attention::meaning;
 use super::layout::{
-    Failure, NONE, Page, command, customer_link, facts, foreign, money, number, optional_time, segment,
-    state, table, time,
+    Failure, NONE, Page, command, customer_link, encode_segment, facts, isolated_text, money, number,
+    optional_time, state, table, time,
 };
 use super::{PAGE_ROWS, Shown, query};
 use crate::http::AppState;
@@ -27,7 +27,9 @@ pub(super) async fn find(uri: Uri) -> Shown {
     let reference = query::value(&uri, "reference").unwrap_or_default();
     match reference.trim() {
         "" => Ok(Redirect::to("/console").into_response()),
-        reference => Ok(Redirect::to(&format!("/console/invoices/{}", segment(reference))).into_response()),
+        reference => {
+            Ok(Redirect::to(&format!("/console/invoices/{}", encode_segment(reference))).into_response())
+        }
     }
 }
 
@@ -97,7 +99,7 @@ pub(super) fn attempt_row(attempt: &Attempt) -> Markup {
         td class="amount" { (number(attempt.sends.into())) }
         td {
             @if let Some(decline) = &attempt.decline {
-                (decline.class) @if let Some(code) = &decline.code { " " (foreign(code.as_str())) }
+                (decline.class) @if let Some(code) = &decline.code { " " (isolated_text(code.as_str())) }
             }
         }
         td { a href={ "/console/runs/" (attempt.run_id.0) } { (attempt.run_id.0) } }
@@ -112,9 +114,9 @@ pub(super) fn actions_table(actions: &[OperatorAction]) -> Markup {
         html! {
             td { (time(action.created_at)) }
             th scope="row" { (action.action) }
-            td { (foreign(&action.actor)) }
-            td { (foreign(&action.reason)) }
-            td { @if let Some(detail) = &action.detail { (foreign(detail)) } }
+            td { (isolated_text(&action.actor)) }
+            td { (isolated_text(&action.reason)) }
+            td { @if let Some(detail) = &action.detail { (isolated_text(detail)) } }
         }
     };
     table("Actions of operators, newest first", &ACTIONS, &actions.iter().map(row).collect::<Vec<_>>())

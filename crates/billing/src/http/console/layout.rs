@@ -154,12 +154,12 @@ impl IntoResponse for Failure {
 
 /// Untrusted text: hidden characters are shown as escapes, so that they cannot change the direction of the text around
 /// it.
-pub(super) fn foreign(text: &str) -> Markup {
+pub(super) fn isolated_text(text: &str) -> Markup {
     html! { bdi { (printable(text)) } }
 }
 
 /// Encodes any text as one path segment.
-pub(super) fn segment(text: &str) -> String {
+pub(super) fn encode_segment(text: &str) -> String {
     let mut path = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
@@ -172,7 +172,7 @@ pub(super) fn segment(text: &str) -> String {
 }
 
 pub(super) fn invoice_link(reference: &str) -> Markup {
-    html! { a href={ "/console/invoices/" (segment(reference)) } { (foreign(reference)) } }
+    html! { a href={ "/console/invoices/" (encode_segment(reference)) } { (isolated_text(reference)) } }
 }
 
 pub(super) fn customer_link(id: i64) -> Markup {
@@ -251,9 +251,9 @@ mod tests {
 
     #[test]
     fn text_of_others_is_escaped_and_what_is_hidden_in_it_is_shown() {
-        let shown = foreign("<b>&\"\u{202e}\u{1b}").into_string();
+        let shown = isolated_text("<b>&\"\u{202e}\u{1b}").into_string();
         assert_eq!(shown, "<bdi>&lt;b&gt;&amp;&quot;\\u202e\\u001b</bdi>");
-        assert_eq!(segment("a/b?c#d é..\""), "a%2Fb%3Fc%23d%20%C3%A9%2E%2E%22");
+        assert_eq!(encode_segment("a/b?c#d é..\""), "a%2Fb%3Fc%23d%20%C3%A9%2E%2E%22");
     }
 
     #[test]

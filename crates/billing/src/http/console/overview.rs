@@ -6,7 +6,7 @@ use jiff::civil::Date;
 use maud::{Markup, html};
 
 use super::charged::{self, Charged, figure, whole_units};
-use super::layout::{NONE, Page, facts, foreign, number, optional_time, table, time};
+use super::layout::{NONE, Page, facts, isolated_text, number, optional_time, table, time};
 use super::runs::{problem_text, run_row};
 use super::{Shown, runs};
 use crate::charge::ProviderHealth;
@@ -104,8 +104,9 @@ fn charging(halt: Option<&Halt>) -> Markup {
             @match halt {
                 None => p class="good" { "Charging is on." },
                 Some(halt) => p class="problem" {
-                    strong { "Charging is stopped" } " by " (foreign(&halt.note.actor)) " since " (time(halt.since))
-                    ": " (foreign(&halt.note.reason)) ". " code { "tinjis start" } " ends it."
+                    strong { "Charging is stopped" } " by " (isolated_text(&halt.note.actor))
+                    " since " (time(halt.since))
+                    ": " (isolated_text(&halt.note.reason)) ". " code { "tinjis start" } " ends it."
                 },
             }
         }

@@ -6,7 +6,7 @@ use http::Uri;
 use maud::{Markup, html};
 
 use super::layout::{
-    Failure, NONE, Page, customer_link, facts, foreign, number, optional_time, state, table, time,
+    Failure, NONE, Page, customer_link, facts, isolated_text, number, optional_time, state, table, time,
 };
 use super::{PAGE_ROWS, Shown, query};
 use crate::charge::Problem;
@@ -113,7 +113,7 @@ fn details(run: &Run, problem: Option<&RunProblem>) -> Markup {
                 @match filter.customer_id { Some(id) => (customer_link(id)), None => "any" }
             }),
             ("References begin with", html! {
-                @match &filter.reference_prefix { Some(prefix) => (foreign(prefix)), None => "anything" }
+                @match &filter.reference_prefix { Some(prefix) => (isolated_text(prefix)), None => "anything" }
             }),
             ("Due before", optional_time(filter.due_before)),
             ("Count left", html! { @match run.order.limits.count { Some(left) => (number(left)), None => "no limit" } }),
@@ -125,7 +125,7 @@ fn details(run: &Run, problem: Option<&RunProblem>) -> Markup {
                     },
                 }
             }),
-            ("Reason", html! { @match &run.order.reason { Some(reason) => (foreign(reason)), None => (NONE) } }),
+            ("Reason", html! { @match &run.order.reason { Some(reason) => (isolated_text(reason)), None => (NONE) } }),
         ]))
     }
 }
@@ -134,7 +134,7 @@ fn details(run: &Run, problem: Option<&RunProblem>) -> Markup {
 pub(super) fn problem_text(problem: &RunProblem) -> Markup {
     let hint = problem.reason.parse::<Reason>().ok().map_or("see billing's log", Reason::hint);
     html! {
-        (foreign(&problem.reason))
+        (isolated_text(&problem.reason))
         @if let Some(status) = problem.status { " (status " (status) ")" }
         ", " (number(problem.count)) " times: " (hint)
     }

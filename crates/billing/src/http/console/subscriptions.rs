@@ -9,7 +9,8 @@ use maud::{Markup, html};
 
 use super::invoice::actions_table;
 use super::layout::{
-    Failure, NONE, Page, customer_link, facts, foreign, next_page, optional_time, segment, state, table, time,
+    Failure, NONE, Page, customer_link, encode_segment, facts, isolated_text, next_page, optional_time,
+    state, table, time,
 };
 use super::{PAGE_ROWS, Shown, query};
 use crate::http::AppState;
@@ -41,7 +42,9 @@ pub(super) async fn list(State(app): State<AppState>, uri: Uri) -> Shown {
 fn row(subscription: &Subscription) -> Markup {
     let reference = subscription.reference.as_str();
     html! {
-        th scope="row" { a href={ "/console/subscriptions/" (segment(reference)) } { (foreign(reference)) } }
+        th scope="row" {
+            a href={ "/console/subscriptions/" (encode_segment(reference)) } { (isolated_text(reference)) }
+        }
         td { (state(subscription.state.as_str())) }
         td { (customer_link(subscription.customer_id.0)) }
         td { (every(subscription)) }
@@ -114,7 +117,7 @@ fn periods(subscription: &Subscription, holidays: &Holidays) -> Vec<Markup> {
                 th scope="row" { (previewed.period.on) }
                 td { (time(previewed.invoice.charge_at)) }
                 td class="amount" { (minor_text(subscription.currency, previewed.invoice.amount_minor)) " " (subscription.currency.code()) }
-                td { (foreign(previewed.invoice.reference.as_str())) }
+                td { (isolated_text(previewed.invoice.reference.as_str())) }
             }
         })
         .collect()

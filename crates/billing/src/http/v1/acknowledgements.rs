@@ -13,14 +13,14 @@ use uuid::Uuid;
 
 use super::attempts::validate_reason_and_actor;
 use super::body;
-use super::page::{Params, answer, page, time};
+use super::page::{Params, format_timestamp, json_response, page};
 use crate::http::AppState;
 use crate::http::error::problem_of;
 use crate::store::{LedgerAcknowledgement, LedgerAcknowledgementRow};
 
-fn item(row: &LedgerAcknowledgementRow) -> Acknowledgement {
+fn to_acknowledgement(row: &LedgerAcknowledgementRow) -> Acknowledgement {
     let LedgerAcknowledgement { ledger_id, seq_first, seq_last, reason, actor } = row.acknowledgement.clone();
-    let created_at = time(row.created_at);
+    let created_at = format_timestamp(row.created_at);
     Acknowledgement { id: row.id, ledger_id, seq_first, seq_last, reason, actor, created_at }
 }
 
@@ -30,7 +30,7 @@ pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Re
     let (after, limit) = (params.after().unwrap_or(0), params.limit());
     params.finish()?;
     let rows = state.store.ledger_acknowledgements(after, limit).await.map_err(|error| problem_of(&error))?;
-    Ok(answer(StatusCode::OK, &page(&rows, limit, item, |row| row.id.to_string())))
+    Ok(json_response(StatusCode::OK, &page(&rows, limit, to_acknowledgement, |row| row.id.to_string())))
 }
 
 /// `POST /v1/ledger/acknowledgements`
@@ -38,7 +38,7 @@ pub(in crate::http) async fn create(
     State(state): State<AppState>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let acknowledgement = acknowledgement(&body::bytes(body)?)?;
+    let acknowledgement = parse_acknowledgement(&body::bytes(body)?)?;
     let recorded = state.store.acknowledge(&acknowledgement).await.map_err(|error| problem_of(&error))?;
     tracing::warn!(
         ledger.id = acknowledgement.ledger_id,
@@ -47,10 +47,10 @@ pub(in crate::http) async fn create(
         actor = acknowledgement.actor,
         "an operator acknowledged ledger rows that belong to no invoice"
     );
-    Ok(answer(StatusCode::CREATED, &item(&recorded)))
+    Ok(json_response(StatusCode::CREATED, &to_acknowledgement(&recorded)))
 }
 
-fn acknowledgement(body: &[u8]) -> Result<LedgerAcknowledgement, Problem> {
+fn parse_acknowledgement(body: &[u8]) -> Result<LedgerAcknowledgement, Problem> {
     let AcknowledgementRequest { ledger_id, seq_first, seq_last, reason, actor } =
         body::read(body, r#"{"ledger_id","seq_first","seq_last","reason","actor"}"#)?;
     let ledger_id = Uuid::parse_str(&ledger_id).ok();
@@ -87,7 +87,7 @@ mod tests {
                 "reason": "a test charge", "actor": "ann"
             });
             change(&mut body);
-            acknowledgement(body.to_string().as_bytes())
+            parse_acknowledgement(body.to_string().as_bytes())
         };
         assert!(body(|_| ()).is_ok());
         let cases: [(Change, &[&str]); 5] = [

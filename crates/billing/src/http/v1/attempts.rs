@@ -12,8 +12,8 @@ use chassis::problem::{FieldError, Problem};
 use http::{StatusCode, Uri};
 
 use super::body;
-use super::page::{Params, answer, page, time};
-use super::unknown;
+use super::not_found_problem;
+use super::page::{Params, format_timestamp, json_response, page};
 use crate::charge::{ResolveError, ResolveOutcome};
 use crate::http::AppState;
 use crate::http::error::problem_of;
@@ -24,7 +24,7 @@ use crate::store::Resolution;
 /// The longest body of a resolve call, in bytes.
 pub(in crate::http) const RESOLVE_BODY_BYTES_MAX: usize = 16 * 1024;
 
-fn item(attempt: &Attempt) -> Item {
+fn to_item(attempt: &Attempt) -> Item {
     let decline = attempt.decline.as_ref();
     Item {
         key: attempt.key.to_string(),
@@ -38,9 +38,9 @@ fn item(attempt: &Attempt) -> Item {
         state: attempt.state.as_str().into(),
         sends: attempt.sends,
         run_id: attempt.run_id.0,
-        lease_until: time(attempt.lease_until),
-        created_at: time(attempt.created_at),
-        settled_at: attempt.settled_at.map(time),
+        lease_until: format_timestamp(attempt.lease_until),
+        created_at: format_timestamp(attempt.created_at),
+        settled_at: attempt.settled_at.map(format_timestamp),
         decline_class: decline.map(|decline| decline.class.as_str().into()),
         decline_code: decline.and_then(|decline| decline.code.as_ref()).map(|code| code.as_str().to_owned()),
     }
@@ -66,7 +66,7 @@ pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Re
     params.finish()?;
     let rows = state.store.attempts((invoice, number), limit).await.map_err(|error| problem_of(&error))?;
     let cursor = |attempt: &Attempt| format!("{}.{}", attempt.invoice_id.0, attempt.number);
-    Ok(answer(StatusCode::OK, &page(&rows, limit, item, cursor)))
+    Ok(json_response(StatusCode::OK, &page(&rows, limit, to_item, cursor)))
 }
 
 /// `POST /v1/attempts/{key}/resolve`: records an operator's decision on an attempt; 200 with the attempt.
@@ -75,35 +75,36 @@ pub(in crate::http) async fn resolve(
     key: Result<Path<String>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let key = key.ok().and_then(|Path(text)| Key::parse(&text)).ok_or_else(|| unknown("attempt"))?;
-    let resolution = resolution(key.clone(), &body::bytes(body)?)?;
+    let key =
+        key.ok().and_then(|Path(text)| Key::parse(&text)).ok_or_else(|| not_found_problem("attempt"))?;
+    let resolution = parse_resolution(key.clone(), &body::bytes(body)?)?;
     let charged = resolution.charged;
-    let outcome = state.engine.resolve(resolution).await.map_err(refusal)?;
+    let outcome = state.engine.resolve(resolution).await.map_err(resolve_error_problem)?;
     match outcome {
-        ResolveOutcome::Unknown => return Err(unknown("attempt")),
+        ResolveOutcome::Unknown => return Err(not_found_problem("attempt")),
         ResolveOutcome::Final(state) if charged != (state == AttemptState::Charged) => {
             let detail = format!("the attempt is {state} already; nothing was changed");
-            return Err(conflict("attempt-final", "The attempt is final").detail(detail));
+            return Err(conflict_problem("attempt-final", "The attempt is final").detail(detail));
         }
         ResolveOutcome::Final(_) | ResolveOutcome::Applied => {}
     }
     let attempt = state.store.attempt(&key).await.map_err(|error| problem_of(&error))?;
-    Ok(answer(StatusCode::OK, &item(&attempt.ok_or_else(|| unknown("attempt"))?)))
+    Ok(json_response(StatusCode::OK, &to_item(&attempt.ok_or_else(|| not_found_problem("attempt"))?)))
 }
 
-fn resolution(key: Key, body: &[u8]) -> Result<Resolution, Problem> {
+fn parse_resolution(key: Key, body: &[u8]) -> Result<Resolution, Problem> {
     let decision: ResolveRequest = body::read(body, r#"{"decision","reason","actor"}"#)?;
     validate_reason_and_actor(&decision.reason, &decision.actor)?;
     let charged = decision.decision == Decision::Charged;
     Ok(Resolution { key, charged, reason: decision.reason, actor: decision.actor })
 }
 
-fn conflict(name: &str, title: &'static str) -> Problem {
+fn conflict_problem(name: &str, title: &'static str) -> Problem {
     Problem::named(StatusCode::CONFLICT, name, title)
 }
 
 /// The problem for a decision that the engine rejected.
-fn refusal(error: ResolveError) -> Problem {
+fn resolve_error_problem(error: ResolveError) -> Problem {
     match error {
         ResolveError::Store(error) => problem_of(&error),
         ResolveError::ReasonMissing => {
@@ -111,13 +112,16 @@ fn refusal(error: ResolveError) -> Problem {
         }
         ResolveError::TooEarly(left) => {
             let detail = format!("a request may still be alive; ask again in {} s", left.as_secs() + 1);
-            conflict("attempt-alive", "The attempt may still be executed").detail(detail)
+            conflict_problem("attempt-alive", "The attempt may still be executed").detail(detail)
         }
-        ResolveError::ChargedThere => conflict("attempt-charged", "The provider has charged this attempt")
-            .detail("the ledger holds a charge under this key; decide `charged`"),
-        ResolveError::OtherCharged => conflict("invoice-charged", "The invoice is charged already").detail(
-            "another attempt of this invoice is charged: pay this one back, then decide `not_charged`",
-        ),
+        ResolveError::ChargedThere => {
+            conflict_problem("attempt-charged", "The provider has charged this attempt")
+                .detail("the ledger holds a charge under this key; decide `charged`")
+        }
+        ResolveError::OtherCharged => conflict_problem("invoice-charged", "The invoice is charged already")
+            .detail(
+                "another attempt of this invoice is charged: pay this one back, then decide `not_charged`",
+            ),
         ResolveError::NotVoided(cause) => {
             tracing::error!(cause, "the provider did not void a key");
             Problem::named(StatusCode::BAD_GATEWAY, "key-not-voided", "The provider did not void the key")

@@ -22,13 +22,13 @@ pub(super) fn read<T: DeserializeOwned>(body: &[u8], shape: &str) -> Result<T, P
     }
     serde_json::from_slice(body).map_err(|error| {
         let text = error.to_string();
-        let errors = field(&text).map(|field| FieldError::new(field, &*text)).into_iter().collect();
+        let errors = field_in_error(&text).map(|field| FieldError::new(field, &*text)).into_iter().collect();
         wrong(text, errors)
     })
 }
 
 /// The field name in serde's error message.
-fn field(text: &str) -> Option<&str> {
+fn field_in_error(text: &str) -> Option<&str> {
     let named = ["unknown field `", "missing field `", "duplicate field `"];
     let rest = named.iter().find_map(|begin| text.strip_prefix(begin))?;
     Some(rest.split_once('`')?.0)

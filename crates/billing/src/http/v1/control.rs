@@ -11,8 +11,8 @@ use http::StatusCode;
 
 use super::attempts::validate_reason_and_actor;
 use super::invoices;
-use super::page::{answer, time};
-use super::{body, unknown};
+use super::page::{format_timestamp, json_response};
+use super::{body, not_found_problem};
 use crate::http::error::problem_of;
 use crate::http::{AppState, path};
 use crate::invoice::{CustomerId, Reference};
@@ -24,25 +24,25 @@ use crate::store::control::{Controlled, CustomerAction, Halt, InvoiceAction, Ope
 pub fn stopped_line(halt: &Halt) -> String {
     let Halt { note: OperatorNote { reason, actor }, since } = halt;
     let line = |text: &str| text.replace(char::is_control, " ");
-    format!("charging stopped by {} since {}: {}", line(actor), time(*since), line(reason))
+    format!("charging stopped by {} since {}: {}", line(actor), format_timestamp(*since), line(reason))
 }
 
-fn note(body: Body) -> Result<OperatorNote, Problem> {
+fn parse_note(body: Body) -> Result<OperatorNote, Problem> {
     let NoteRequest { reason, actor } = body::read(&body::bytes(body)?, r#"{"reason","actor"}"#)?;
     validate_reason_and_actor(&reason, &actor)?;
     Ok(OperatorNote { reason, actor })
 }
 
-fn failed(error: StoreError) -> Problem {
+fn store_problem(error: StoreError) -> Problem {
     problem_of(&error)
 }
 
 /// The problem for an action that changed nothing. An action whose effect exists already is no problem.
-fn checked(controlled: Controlled, what: &str) -> Result<(), Problem> {
+fn check_controlled(controlled: Controlled, what: &str) -> Result<(), Problem> {
     let conflict = |name, title| Problem::named(StatusCode::CONFLICT, name, title);
     match controlled {
         Controlled::Applied | Controlled::Unchanged => Ok(()),
-        Controlled::Unknown => Err(unknown(what)),
+        Controlled::Unknown => Err(not_found_problem(what)),
         Controlled::AttemptOpen => Err(conflict("attempt-open", "An attempt is open")
             .detail("a charge may be on its way; wait until it is settled, or resolve it, then try again")),
         Controlled::Charged => Err(conflict("invoice-charged", "The invoice is charged")
@@ -62,7 +62,7 @@ pub(in crate::http) async fn hold_invoice(
     path: PathText,
     body: Body,
 ) -> Answer {
-    invoice(&state, path, body, InvoiceAction::Hold).await
+    control_invoice(&state, path, body, InvoiceAction::Hold).await
 }
 
 /// `POST /v1/invoices/{reference}/release`
@@ -71,7 +71,7 @@ pub(in crate::http) async fn release_invoice(
     path: PathText,
     body: Body,
 ) -> Answer {
-    invoice(&state, path, body, InvoiceAction::Release).await
+    control_invoice(&state, path, body, InvoiceAction::Release).await
 }
 
 /// `POST /v1/invoices/{reference}/cancel`
@@ -80,7 +80,7 @@ pub(in crate::http) async fn cancel_invoice(
     path: PathText,
     body: Body,
 ) -> Answer {
-    invoice(&state, path, body, InvoiceAction::Cancel).await
+    control_invoice(&state, path, body, InvoiceAction::Cancel).await
 }
 
 /// `POST /v1/customers/{id}/hold`
@@ -89,7 +89,7 @@ pub(in crate::http) async fn hold_customer(
     path: PathText,
     body: Body,
 ) -> Answer {
-    customer(&state, path, note(body)?, CustomerAction::Hold).await
+    control_customer(&state, path, parse_note(body)?, CustomerAction::Hold).await
 }
 
 /// `POST /v1/customers/{id}/release`
@@ -98,7 +98,7 @@ pub(in crate::http) async fn release_customer(
     path: PathText,
     body: Body,
 ) -> Answer {
-    customer(&state, path, note(body)?, CustomerAction::Release).await
+    control_customer(&state, path, parse_note(body)?, CustomerAction::Release).await
 }
 
 /// `POST /v1/customers/{id}/instrument-changed`
@@ -107,7 +107,7 @@ pub(in crate::http) async fn change_instrument(
     path: PathText,
     body: Body,
 ) -> Answer {
-    customer(&state, path, note(body)?, CustomerAction::InstrumentChanged).await
+    control_customer(&state, path, parse_note(body)?, CustomerAction::InstrumentChanged).await
 }
 
 /// `POST /v1/customers/{id}/network`
@@ -123,68 +123,86 @@ pub(in crate::http) async fn set_network(
         Problem::validation(vec![FieldError::new("network", allowed)])
     })?;
     validate_reason_and_actor(&reason, &actor)?;
-    customer(&state, path, OperatorNote { reason, actor }, CustomerAction::SetNetwork(network)).await
+    control_customer(&state, path, OperatorNote { reason, actor }, CustomerAction::SetNetwork(network)).await
 }
 
 /// Answers 200 with the invoice, also when the effect of the action exists already.
-async fn invoice(state: &AppState, path: PathText, body: Body, action: InvoiceAction) -> Answer {
+async fn control_invoice(state: &AppState, path: PathText, body: Body, action: InvoiceAction) -> Answer {
     let asked = path.ok().and_then(|Path(text)| Reference::stored(text).ok());
-    let asked = asked.ok_or_else(|| unknown("invoice"))?;
-    let note = note(body)?;
-    let find = async || state.store.invoice_by_reference(&asked).await.map_err(failed);
+    let asked = asked.ok_or_else(|| not_found_problem("invoice"))?;
+    let note = parse_note(body)?;
+    let find = async || state.store.invoice_by_reference(&asked).await.map_err(store_problem);
     // The stored spelling, which may differ from the caller's.
-    let stored = find().await?.ok_or_else(|| unknown("invoice"))?.reference;
-    let controlled = state.store.control_invoice(&stored, action, &note).await.map_err(failed)?;
-    checked(controlled, "invoice")?;
-    let invoice = find().await?.ok_or_else(|| unknown("invoice"))?;
+    let stored = find().await?.ok_or_else(|| not_found_problem("invoice"))?.reference;
+    let controlled = state.store.control_invoice(&stored, action, &note).await.map_err(store_problem)?;
+    check_controlled(controlled, "invoice")?;
+    let invoice = find().await?.ok_or_else(|| not_found_problem("invoice"))?;
     tracing::info!(
         action = action.as_str(),
         invoice.id = invoice.id.0,
         actor = note.actor,
         "operator action"
     );
-    Ok(answer(StatusCode::OK, &invoices::item(&invoice)))
+    Ok(json_response(StatusCode::OK, &invoices::to_item(&invoice)))
 }
 
 /// Answers 200 with the customer, also when the effect of the action exists already.
-async fn customer(state: &AppState, path: PathText, note: OperatorNote, action: CustomerAction) -> Answer {
-    let id = path.ok().and_then(|Path(text)| path::id(&text)).map(CustomerId);
-    let id = id.ok_or_else(|| unknown("customer"))?;
-    let controlled = state.store.control_customer(id, action, &note).await.map_err(failed)?;
-    checked(controlled, "customer")?;
+async fn control_customer(
+    state: &AppState,
+    path: PathText,
+    note: OperatorNote,
+    action: CustomerAction,
+) -> Answer {
+    let id = path.ok().and_then(|Path(text)| path::parse_id(&text)).map(CustomerId);
+    let id = id.ok_or_else(|| not_found_problem("customer"))?;
+    let controlled = state.store.control_customer(id, action, &note).await.map_err(store_problem)?;
+    check_controlled(controlled, "customer")?;
     tracing::info!(action = action.as_str(), customer.id = id.0, actor = note.actor, "operator action");
-    let customer = state.store.customer(id).await.map_err(failed)?.ok_or_else(|| unknown("customer"))?;
-    let status = state.store.customer_status(id).await.map_err(failed)?.ok_or_else(|| unknown("customer"))?;
+    let customer = state
+        .store
+        .customer(id)
+        .await
+        .map_err(store_problem)?
+        .ok_or_else(|| not_found_problem("customer"))?;
+    let status = state
+        .store
+        .customer_status(id)
+        .await
+        .map_err(store_problem)?
+        .ok_or_else(|| not_found_problem("customer"))?;
     let item = Customer {
         id: id.0,
         currency: customer.currency.code().into(),
         held: status.held,
         network: Some(status.network.as_str().into()),
-        instrument_changed_at: status.instrument_changed_at.map(time),
+        instrument_changed_at: status.instrument_changed_at.map(format_timestamp),
     };
-    Ok(answer(StatusCode::OK, &item))
+    Ok(json_response(StatusCode::OK, &item))
 }
 
 /// `POST /v1/charging/stop`
 pub(in crate::http) async fn stop(State(state): State<AppState>, body: Body) -> Answer {
-    state.engine.stop_charging(&note(body)?).await.map_err(failed)?;
+    state.engine.stop_charging(&parse_note(body)?).await.map_err(store_problem)?;
     show(State(state)).await
 }
 
 /// `POST /v1/charging/start`
 pub(in crate::http) async fn start(State(state): State<AppState>, body: Body) -> Answer {
-    state.engine.start_charging(&note(body)?).await.map_err(failed)?;
+    state.engine.start_charging(&parse_note(body)?).await.map_err(store_problem)?;
     show(State(state)).await
 }
 
 /// `GET /v1/charging`
 pub(in crate::http) async fn show(State(state): State<AppState>) -> Answer {
-    let halt = state.store.halt().await.map_err(failed)?;
+    let halt = state.store.halt().await.map_err(store_problem)?;
     let item = match halt {
         None => Charging { stopped: false, reason: None, actor: None, since: None },
-        Some(Halt { note: OperatorNote { reason, actor }, since }) => {
-            Charging { stopped: true, reason: Some(reason), actor: Some(actor), since: Some(time(since)) }
-        }
+        Some(Halt { note: OperatorNote { reason, actor }, since }) => Charging {
+            stopped: true,
+            reason: Some(reason),
+            actor: Some(actor),
+            since: Some(format_timestamp(since)),
+        },
     };
-    Ok(answer(StatusCode::OK, &item))
+    Ok(json_response(StatusCode::OK, &item))
 }

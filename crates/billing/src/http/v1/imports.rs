@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use super::look_alikes::{LookAlikes, stored_spellings};
 use super::ndjson::{LINE_BYTES_MAX, Line, Lines};
-use super::page::{Params, answer};
+use super::page::{Params, json_response};
 use super::row::{self, Fault};
 use crate::http::AppState;
 use crate::http::error::problem_of;
@@ -135,7 +135,7 @@ impl Rows for Invoices<'_> {
             Imported::Unchanged => RowOutcome::Unchanged,
             Imported::Updated => RowOutcome::Updated,
             Imported::Differs | Imported::Locked | Imported::CurrencyMismatch(_) => {
-                RowOutcome::Refused(not_taken(row, &outcome))
+                RowOutcome::Refused(rejection_fault(row, &outcome))
             }
         };
         Ok(rows.iter().zip(imported).map(taken).collect())
@@ -195,7 +195,7 @@ pub(super) async fn import<R: Rows>(
         report: ImportReport { dry_run, ..ImportReport::default() },
     };
     match intake.read(body).await {
-        Ok(()) => Ok(answer(StatusCode::OK, &intake.report)),
+        Ok(()) => Ok(json_response(StatusCode::OK, &intake.report)),
         Err(Stopped::Store(error)) => {
             let problem = problem_of(&error);
             let detail = format!("{}; {}", problem.detail, intake.so_far());
@@ -226,7 +226,7 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// The reason why a body that begins with this line is not NDJSON; `None` for a line that may be invalid by itself.
-fn other_format(line: &[u8]) -> Option<&'static str> {
+fn detect_other_format(line: &[u8]) -> Option<&'static str> {
     let object: Result<serde::de::IgnoredAny, _> = serde_json::from_slice(line);
     match line.trim_ascii_start().first() {
         Some(b'[') => Some(
@@ -279,20 +279,20 @@ impl<R: Rows> ImportStream<R> {
         self.last_line = number;
         let Some(bytes) = line.bytes else {
             let message = format!("is longer than {LINE_BYTES_MAX} bytes");
-            self.fault(number, Fault { reference: None, field: "line", message });
+            self.record_fault(number, Fault { reference: None, field: "line", message });
             return Ok(());
         };
-        let text = if number == 1 { without_mark(bytes) } else { bytes };
+        let text = if number == 1 { strip_byte_order_mark(bytes) } else { bytes };
         if text.iter().all(u8::is_ascii_whitespace) {
             return Ok(());
         }
         if !std::mem::replace(&mut self.has_begun, true)
-            && let Some(why) = other_format(&text)
+            && let Some(why) = detect_other_format(&text)
         {
             return Err(Stopped::NotNdjson(why));
         }
         match self.kind.parse(&text) {
-            Err(fault) => self.fault(number, fault),
+            Err(fault) => self.record_fault(number, fault),
             Ok(row) => {
                 self.rows.push(row);
                 self.numbers.push(number);
@@ -312,22 +312,28 @@ impl<R: Rows> ImportStream<R> {
         self.taken_to = self.last_line;
         for (((row, number), taken), stored) in rows.iter().zip(numbers).zip(taken).zip(spellings) {
             let reference = self.kind.reference(row);
-            let earlier = self.look_alikes.earlier(reference, number);
+            let earlier = self.look_alikes.find_earlier_or_remember(reference, number);
             match taken {
                 RowOutcome::Created => {
-                    self.warn(number, reference, earlier, stored);
+                    self.warn_of_look_alike(number, reference, earlier, stored);
                     self.report.created += 1;
                 }
                 RowOutcome::Unchanged => self.report.unchanged += 1,
                 RowOutcome::Updated => self.report.updated += 1,
-                RowOutcome::Refused(fault) => self.fault(number, fault),
+                RowOutcome::Refused(fault) => self.record_fault(number, fault),
             }
         }
         Ok(())
     }
 
     /// Warns about a similar reference. The row is imported all the same, because there may be two invoices.
-    fn warn(&mut self, line: u64, reference: &Reference, like_line: Option<u64>, stored: Option<String>) {
+    fn warn_of_look_alike(
+        &mut self,
+        line: u64,
+        reference: &Reference,
+        like_line: Option<u64>,
+        stored: Option<String>,
+    ) {
         let other = match (like_line, stored) {
             (Some(earlier), _) => format!("that of line {earlier}"),
             (None, Some(stored)) => format!("the stored {stored:?}"),
@@ -347,7 +353,7 @@ impl<R: Rows> ImportStream<R> {
         }
     }
 
-    fn fault(&mut self, line: u64, fault: Fault) {
+    fn record_fault(&mut self, line: u64, fault: Fault) {
         self.report.errors_total += 1;
         if self.report.errors.len() < LISTED_MAX {
             let Fault { reference, field, message } = fault;
@@ -357,7 +363,7 @@ impl<R: Rows> ImportStream<R> {
 }
 
 /// Why the store rejected a well-formed row.
-fn not_taken(row: &ImportRow, outcome: &Imported) -> Fault {
+fn rejection_fault(row: &ImportRow, outcome: &Imported) -> Fault {
     let (field, message) = match outcome {
         Imported::CurrencyMismatch(currency) => {
             ("currency", format!("customer {} pays in {currency}", row.customer_id.0))
@@ -371,6 +377,6 @@ fn not_taken(row: &ImportRow, outcome: &Imported) -> Fault {
     Fault { reference: Some(row.reference.as_str().to_owned()), field, message }
 }
 
-fn without_mark(bytes: Bytes) -> Bytes {
+fn strip_byte_order_mark(bytes: Bytes) -> Bytes {
     if bytes.starts_with(BYTE_ORDER_MARK) { bytes.slice(BYTE_ORDER_MARK.len()..) } else { bytes }
 }

@@ -8,13 +8,13 @@ use axum::response::Response;
 use chassis::problem::Problem;
 use http::{StatusCode, Uri};
 
-use super::page::{Params, answer, page, time};
-use super::unknown;
+use super::not_found_problem;
+use super::page::{Params, format_timestamp, json_response, page};
 use crate::http::AppState;
 use crate::http::error::problem_of;
 use crate::invoice::{Dunning, Invoice, InvoiceId, Reference};
 
-pub(super) fn item(invoice: &Invoice) -> Item {
+pub(super) fn to_item(invoice: &Invoice) -> Item {
     Item {
         id: invoice.id.0,
         reference: invoice.reference.as_str().to_owned(),
@@ -25,12 +25,12 @@ pub(super) fn item(invoice: &Invoice) -> Item {
         state: invoice.state.as_str().into(),
         paid_by: invoice.paid_by.map(|by| by.as_str().into()),
         attention_reason: invoice.attention_reason.map(|reason| reason.as_str().into()),
-        due_at: invoice.due_at.map(time),
-        next_attempt_at: invoice.next_attempt_at.map(time),
+        due_at: invoice.due_at.map(format_timestamp),
+        next_attempt_at: invoice.next_attempt_at.map(format_timestamp),
         dunning: invoice.dunning.map(|dunning| dunning.as_str().into()),
         exhausted: invoice.dunning == Some(Dunning::Exhausted),
-        created_at: time(invoice.created_at),
-        updated_at: time(invoice.updated_at),
+        created_at: format_timestamp(invoice.created_at),
+        updated_at: format_timestamp(invoice.updated_at),
         held: invoice.held,
     }
 }
@@ -48,7 +48,7 @@ pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Re
     params.finish()?;
     let rows = state.store.invoices(only, after, limit).await.map_err(|error| problem_of(&error))?;
     let cursor = |invoice: &Invoice| invoice.id.0.to_string();
-    Ok(answer(StatusCode::OK, &page(&rows, limit, item, cursor)))
+    Ok(json_response(StatusCode::OK, &page(&rows, limit, to_item, cursor)))
 }
 
 /// `GET /v1/invoices/{reference}`; the case of the reference matters.
@@ -57,8 +57,8 @@ pub(in crate::http) async fn one(
     reference: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
     let reference = reference.ok().and_then(|Path(text)| Reference::stored(text).ok());
-    let reference = reference.ok_or_else(|| unknown("invoice"))?;
+    let reference = reference.ok_or_else(|| not_found_problem("invoice"))?;
     let found = state.store.invoice_by_reference(&reference).await.map_err(|error| problem_of(&error))?;
-    let invoice = found.ok_or_else(|| unknown("invoice"))?;
-    Ok(answer(StatusCode::OK, &item(&invoice)))
+    let invoice = found.ok_or_else(|| not_found_problem("invoice"))?;
+    Ok(json_response(StatusCode::OK, &to_item(&invoice)))
 }

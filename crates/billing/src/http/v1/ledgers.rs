@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::attempts::validate_reason_and_actor;
 use super::body;
-use super::page::answer;
+use super::page::json_response;
 use crate::http::AppState;
 use crate::http::error::problem_of;
 use crate::store::LedgerAcceptance;
@@ -30,7 +30,7 @@ pub(in crate::http) async fn accept(
     ensure_exists(&state, &ledger_id).await?;
     let acceptance = LedgerAcceptance { ledger_id, reason: asked.reason, actor: asked.actor };
     let former = state.engine.accept_ledger(&acceptance).await.map_err(|error| problem_of(&error))?;
-    Ok(answer(StatusCode::OK, &Accepted { ledger_from: former, ledger_to: acceptance.ledger_id }))
+    Ok(json_response(StatusCode::OK, &Accepted { ledger_from: former, ledger_to: acceptance.ledger_id }))
 }
 
 /// Accepting an id of no ledger would stop charging until the next acceptance.

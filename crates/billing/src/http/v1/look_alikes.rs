@@ -25,7 +25,7 @@ fn digest(text: &str) -> u64 {
 
 impl LookAlikes {
     /// Remembers the reference of a line; returns the earlier line whose reference can hardly be distinguished from it.
-    pub(super) fn earlier(&mut self, reference: &Reference, line: u64) -> Option<u64> {
+    pub(super) fn find_earlier_or_remember(&mut self, reference: &Reference, line: u64) -> Option<u64> {
         let (skeleton, own) = (digest(&reference.skeleton()), digest(reference.nfc()));
         match self.first.get(&skeleton) {
             Some(&(earlier, first)) => (first != own).then_some(earlier),
@@ -55,7 +55,8 @@ mod tests {
     #[test]
     fn an_earlier_reference_is_found_by_its_skeleton_and_never_by_itself() {
         let mut seen = LookAlikes::default();
-        let mut earlier = |text: &str, line| seen.earlier(&Reference::new(text).unwrap(), line);
+        let mut earlier =
+            |text: &str, line| seen.find_earlier_or_remember(&Reference::new(text).unwrap(), line);
         assert_eq!(earlier("INV-1", 1), None);
         assert_eq!(earlier("INV-1", 2), None, "a repeat looks like itself");
         assert_eq!(earlier("inv-1", 3), Some(1));
@@ -69,7 +70,7 @@ mod tests {
     fn no_more_skeletons_are_remembered_than_there_are_places() {
         let mut seen = LookAlikes::default();
         for line in 0..=SKELETONS_MAX as u64 {
-            seen.earlier(&Reference::new(format!("R{line}")).unwrap(), line);
+            seen.find_earlier_or_remember(&Reference::new(format!("R{line}")).unwrap(), line);
         }
         assert_eq!(seen.first.len(), SKELETONS_MAX);
     }

@@ -43,7 +43,9 @@ pub(super) async fn deployment(State(state): State<AppState>) -> Result<Response
             deployment_id: state.store.deployment().await?.0.to_string(),
             ledger_id: state.store.ledger_id().await?,
             unfinished_run: unfinished.map(|run| run.id.0),
-            last_problem: met.or(latest.as_ref().and_then(|run| run.problem.clone())).map(runs::problem),
+            last_problem: met
+                .or(latest.as_ref().and_then(|run| run.problem.clone()))
+                .map(runs::to_problem_item),
             charging_unsent: state.store.unsent_attempts().await?,
             counts: Counts {
                 pending: counts.pending,
@@ -55,7 +57,7 @@ pub(super) async fn deployment(State(state): State<AppState>) -> Result<Response
         })
     };
     let shown = read().await.map_err(|error| problem_of(&error))?;
-    Ok(page::answer(StatusCode::OK, &shown))
+    Ok(page::json_response(StatusCode::OK, &shown))
 }
 
 /// `GET /v1/openapi.json`: the description of this API for programs; needs no token.
@@ -64,7 +66,7 @@ pub(super) async fn openapi() -> Response {
 }
 
 /// The problem for a path that no route of this API has.
-pub(super) fn unknown_path() -> Problem {
+pub(super) fn unknown_path_problem() -> Problem {
     Problem::new(StatusCode::NOT_FOUND).detail("no route has this path")
 }
 
@@ -74,6 +76,6 @@ pub(super) async fn wrong_method() -> Problem {
 }
 
 /// The problem for a row that does not exist.
-fn unknown(what: &str) -> Problem {
+fn not_found_problem(what: &str) -> Problem {
     Problem::new(StatusCode::NOT_FOUND).detail(format!("no {what} has this name"))
 }

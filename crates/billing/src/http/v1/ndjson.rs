@@ -34,23 +34,23 @@ impl Lines {
     pub(super) fn next(&mut self) -> Option<Line> {
         let Some(end) = self.chunk.iter().position(|&byte| byte == b'\n') else {
             let rest = std::mem::take(&mut self.chunk);
-            self.keep(&rest);
+            self.buffer(&rest);
             return None;
         };
         let piece = self.chunk.split_to(end + 1).slice(..end);
         if self.begun.is_empty() && !self.over {
-            return Some(self.line(piece));
+            return Some(self.number_line(piece));
         }
-        self.keep(&piece);
-        Some(self.last())
+        self.buffer(&piece);
+        Some(self.take_buffered_line())
     }
 
     /// The last line, if the stream ended without a line end.
     pub(super) fn finish(mut self) -> Option<Line> {
-        (self.over || !self.begun.is_empty()).then(|| self.last())
+        (self.over || !self.begun.is_empty()).then(|| self.take_buffered_line())
     }
 
-    fn keep(&mut self, piece: &[u8]) {
+    fn buffer(&mut self, piece: &[u8]) {
         if self.over || self.begun.len() + piece.len() > LINE_BYTES_MAX + 1 {
             self.over = true;
             self.begun.clear();
@@ -59,16 +59,16 @@ impl Lines {
         }
     }
 
-    fn last(&mut self) -> Line {
+    fn take_buffered_line(&mut self) -> Line {
         let bytes = Bytes::from(std::mem::take(&mut self.begun));
         if std::mem::take(&mut self.over) {
             self.number += 1;
             return Line { number: self.number, bytes: None };
         }
-        self.line(bytes)
+        self.number_line(bytes)
     }
 
-    fn line(&mut self, bytes: Bytes) -> Line {
+    fn number_line(&mut self, bytes: Bytes) -> Line {
         self.number += 1;
         let bytes = if bytes.last() == Some(&b'\r') { bytes.slice(..bytes.len() - 1) } else { bytes };
         Line { number: self.number, bytes: (bytes.len() <= LINE_BYTES_MAX).then_some(bytes) }

@@ -35,7 +35,7 @@ impl<'a> Params<'a> {
         let value = values.next();
         if values.next().is_some() {
             drop(values);
-            self.wrong(name, "is given more than once");
+            self.add_error(name, "is given more than once");
             return None;
         }
         drop(values);
@@ -48,7 +48,7 @@ impl<'a> Params<'a> {
         match text.parse() {
             Ok(limit) if (1..=BATCH_MAX).contains(&limit) => limit,
             _ => {
-                self.wrong("limit", format!("must be a whole number from 1 to {BATCH_MAX}"));
+                self.add_error("limit", format!("must be a whole number from 1 to {BATCH_MAX}"));
                 LIMIT_DEFAULT
             }
         }
@@ -59,7 +59,7 @@ impl<'a> Params<'a> {
         let text = self.take("after")?;
         let cursor = text.parse().ok();
         if cursor.is_none() {
-            self.wrong("after", "must be the `next` of an earlier page of this list");
+            self.add_error("after", "must be the `next` of an earlier page of this list");
         }
         cursor
     }
@@ -69,7 +69,7 @@ impl<'a> Params<'a> {
         let text = self.take(name)?;
         let choice = of(&text);
         if choice.is_none() {
-            self.wrong(name, format!("must be one of {allowed}"));
+            self.add_error(name, format!("must be one of {allowed}"));
         }
         choice
     }
@@ -92,7 +92,7 @@ impl<'a> Params<'a> {
         if self.errors.is_empty() { Ok(()) } else { Err(Problem::validation(self.errors)) }
     }
 
-    fn wrong(&mut self, field: &str, message: impl Into<String>) {
+    fn add_error(&mut self, field: &str, message: impl Into<String>) {
         self.errors.push(FieldError::new(field, message));
     }
 }
@@ -104,13 +104,13 @@ pub(super) fn page<R, T>(rows: &[R], limit: usize, item: fn(&R) -> T, cursor: fn
 }
 
 /// A JSON response.
-pub(super) fn answer<T: Serialize>(status: StatusCode, body: &T) -> Response {
+pub(super) fn json_response<T: Serialize>(status: StatusCode, body: &T) -> Response {
     let text = serde_json::to_vec(body).expect("rows are plain text and numbers, which JSON always holds");
     (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
 /// A time as RFC 3339 in UTC with milliseconds.
-pub(super) fn time(ms: i64) -> String {
+pub(super) fn format_timestamp(ms: i64) -> String {
     let since = std::time::Duration::from_millis(u64::try_from(ms).unwrap_or(0));
     let time = std::time::UNIX_EPOCH.checked_add(since).filter(|_| since < YEAR_10000);
     humantime::format_rfc3339_millis(time.unwrap_or(std::time::UNIX_EPOCH)).to_string()
@@ -158,10 +158,10 @@ mod tests {
 
     #[test]
     fn times_are_utc_with_milliseconds_and_never_panic() {
-        assert_eq!(time(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
-        assert_eq!(time(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(format_timestamp(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
+        assert_eq!(format_timestamp(0), "1970-01-01T00:00:00.000Z");
         for odd in [i64::MIN, -1, i64::MAX, 253_402_300_800_000] {
-            assert_eq!(time(odd), "1970-01-01T00:00:00.000Z");
+            assert_eq!(format_timestamp(odd), "1970-01-01T00:00:00.000Z");
         }
     }
 }

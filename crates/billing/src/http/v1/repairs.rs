@@ -14,7 +14,7 @@ use chassis::server::Connection;
 use http::StatusCode;
 
 use super::body;
-use super::page::answer;
+use super::page::json_response;
 use crate::charge::RepairError;
 use crate::http::AppState;
 use crate::http::error::problem_of;
@@ -37,7 +37,7 @@ pub(in crate::http) async fn expect_page(request: Request, next: Next) -> Respon
 }
 
 /// A row as a fact; `None` for a row without a key of ours.
-fn fact(row: RepairRow) -> Option<LedgerFact> {
+fn to_fact(row: RepairRow) -> Option<LedgerFact> {
     let currency = row.currency.as_deref().and_then(Currency::from_code);
     let exponent = row.exponent.unwrap_or(EXPONENT_OF_HUNDREDTHS);
     Some(LedgerFact {
@@ -45,9 +45,10 @@ fn fact(row: RepairRow) -> Option<LedgerFact> {
         reference: row.reference.and_then(|text| Reference::stored(text).ok()),
         // The ledger writes 0 for a route that names no customer.
         customer_id: row.customer_id.filter(|&id| id != 0).map(CustomerId),
-        money: currency
-            .zip(row.amount_minor)
-            .map(|(currency, minor)| Money { amount_minor: in_units(minor, exponent, currency), currency }),
+        money: currency.zip(row.amount_minor).map(|(currency, minor)| Money {
+            amount_minor: rescale_to_currency(minor, exponent, currency),
+            currency,
+        }),
         decline: (row.state == EntryState::Refused)
             .then(|| decline::of_row(row.decline_class.as_deref(), row.decline_code.as_deref())),
         outcome: match row.state {
@@ -60,7 +61,7 @@ fn fact(row: RepairRow) -> Option<LedgerFact> {
 
 /// The amount in minor units of its currency. An amount without such units, such as half a yen, becomes one that no
 /// invoice has.
-fn in_units(minor: i64, exponent: u8, currency: Currency) -> i64 {
+fn rescale_to_currency(minor: i64, exponent: u8, currency: Currency) -> i64 {
     const NO_AMOUNT: i64 = i64::MIN;
     let places = |places: u8| 10_i64.checked_pow(places.into());
     let units = match currency.exponent().checked_sub(exponent) {
@@ -82,8 +83,8 @@ pub(in crate::http) async fn create(
         return Err(Problem::validation(Vec::new()).detail(detail));
     }
     let rows = page.items.len() as u64;
-    let facts: Vec<LedgerFact> = page.items.into_iter().filter_map(fact).collect();
-    let repaired = state.engine.repair(&page.ledger_id, &facts).await.map_err(refusal)?;
+    let facts: Vec<LedgerFact> = page.items.into_iter().filter_map(to_fact).collect();
+    let repaired = state.engine.repair(&page.ledger_id, &facts).await.map_err(repair_error_problem)?;
     let mut report = RepairReport { unknown: rows - facts.len() as u64, ..RepairReport::default() };
     for became in repaired {
         *match became {
@@ -94,10 +95,10 @@ pub(in crate::http) async fn create(
             Repaired::Unknown => &mut report.unknown,
         } += 1;
     }
-    Ok(answer(StatusCode::OK, &report))
+    Ok(json_response(StatusCode::OK, &report))
 }
 
-fn refusal(error: RepairError) -> Problem {
+fn repair_error_problem(error: RepairError) -> Problem {
     match error {
         RepairError::Store(error) => problem_of(&error),
         RepairError::OtherLedger(remembered) => {

@@ -7,12 +7,12 @@ use axum::response::Response;
 use chassis::problem::Problem;
 use http::{StatusCode, Uri};
 
-use super::page::{Params, answer, page, time};
+use super::page::{Params, format_timestamp, json_response, page};
 use crate::http::AppState;
 use crate::http::error::problem_of;
 use crate::store::ResolutionRow;
 
-fn item(row: &ResolutionRow) -> Resolution {
+fn to_resolution(row: &ResolutionRow) -> Resolution {
     let decision = if row.resolution.charged { Decision::Charged } else { Decision::NotCharged };
     Resolution {
         id: row.id,
@@ -25,7 +25,7 @@ fn item(row: &ResolutionRow) -> Resolution {
         invoice_to: row.invoice.map(|(_, to)| to.as_str().into()),
         reason: row.resolution.reason.clone(),
         actor: row.resolution.actor.clone(),
-        created_at: time(row.created_at),
+        created_at: format_timestamp(row.created_at),
     }
 }
 
@@ -35,5 +35,5 @@ pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Re
     let (after, limit) = (params.after().unwrap_or(0), params.limit());
     params.finish()?;
     let rows = state.store.resolutions(after, limit).await.map_err(|error| problem_of(&error))?;
-    Ok(answer(StatusCode::OK, &page(&rows, limit, item, |row| row.id.to_string())))
+    Ok(json_response(StatusCode::OK, &page(&rows, limit, to_resolution, |row| row.id.to_string())))
 }

@@ -45,22 +45,22 @@ pub(super) fn parse(line: &[u8]) -> Result<ImportRow, Fault> {
         field,
         message,
     };
-    let fields = fields(line).map_err(|mistake| fault(None, mistake))?;
-    let reference = reference(fields.reference).map_err(|mistake| fault(None, mistake))?;
+    let fields = parse_fields(line).map_err(|mistake| fault(None, mistake))?;
+    let reference = parse_reference(fields.reference).map_err(|mistake| fault(None, mistake))?;
     let row = |reference: &Reference| {
-        let customer_id = customer_id(fields.customer_id)?;
-        let currency = currency(fields.currency)?;
+        let customer_id = parse_customer_id(fields.customer_id)?;
+        let currency = parse_currency(fields.currency)?;
         Ok(ImportRow {
             reference: reference.clone(),
             customer_id,
-            money: Money { currency, amount_minor: amount(fields.amount, currency)? },
-            paid: paid(fields.status)?,
+            money: Money { currency, amount_minor: parse_amount(fields.amount, currency)? },
+            paid: parse_paid(fields.status)?,
         })
     };
     row(&reference).map_err(|mistake| fault(Some(&reference), mistake))
 }
 
-fn fields(line: &[u8]) -> Result<Fields<'_>, Mistake> {
+fn parse_fields(line: &[u8]) -> Result<Fields<'_>, Mistake> {
     let whole = |message: String| ("line", message);
     if line.trim_ascii_start().first() != Some(&b'{') {
         return Err(whole("must be a JSON object".to_owned()));
@@ -72,36 +72,39 @@ fn fields(line: &[u8]) -> Result<Fields<'_>, Mistake> {
     })
 }
 
-fn reference(raw: Option<&RawValue>) -> Result<Reference, Mistake> {
-    import_row::reference(&text("reference", raw)?).map_err(|message| ("reference", message))
+fn parse_reference(raw: Option<&RawValue>) -> Result<Reference, Mistake> {
+    import_row::parse_reference(&required_text("reference", raw)?).map_err(|message| ("reference", message))
 }
 
-fn customer_id(raw: Option<&RawValue>) -> Result<CustomerId, Mistake> {
-    let id = import_row::customer_id(given("customer_id", raw)?.get());
+fn parse_customer_id(raw: Option<&RawValue>) -> Result<CustomerId, Mistake> {
+    let id = import_row::parse_customer_id(required("customer_id", raw)?.get());
     id.map(|id| CustomerId(id.into())).map_err(|message| ("customer_id", message))
 }
 
-fn currency(raw: Option<&RawValue>) -> Result<Currency, Mistake> {
-    import_row::currency(&text("currency", raw)?).map_err(|message| ("currency", message))
+fn parse_currency(raw: Option<&RawValue>) -> Result<Currency, Mistake> {
+    import_row::parse_currency(&required_text("currency", raw)?).map_err(|message| ("currency", message))
 }
 
-fn amount(raw: Option<&RawValue>, currency: Currency) -> Result<i64, Mistake> {
-    let raw = given("amount", raw)?;
-    let digits = if raw.get().starts_with('"') { text("amount", Some(raw))? } else { raw.get().to_owned() };
-    import_row::amount(&digits, currency).map(|amount| amount.minor()).map_err(|message| ("amount", message))
+fn parse_amount(raw: Option<&RawValue>, currency: Currency) -> Result<i64, Mistake> {
+    let raw = required("amount", raw)?;
+    let digits =
+        if raw.get().starts_with('"') { required_text("amount", Some(raw))? } else { raw.get().to_owned() };
+    import_row::parse_amount(&digits, currency)
+        .map(|amount| amount.minor())
+        .map_err(|message| ("amount", message))
 }
 
-fn paid(raw: Option<&RawValue>) -> Result<bool, Mistake> {
+fn parse_paid(raw: Option<&RawValue>) -> Result<bool, Mistake> {
     let Some(raw) = raw else { return Ok(false) };
-    import_row::status(&text("status", Some(raw))?).map_err(|message| ("status", message))
+    import_row::parse_status(&required_text("status", Some(raw))?).map_err(|message| ("status", message))
 }
 
-fn given<'a>(field: &'static str, raw: Option<&'a RawValue>) -> Result<&'a RawValue, Mistake> {
+fn required<'a>(field: &'static str, raw: Option<&'a RawValue>) -> Result<&'a RawValue, Mistake> {
     raw.ok_or_else(|| (field, "is missing".to_owned()))
 }
 
-fn text(field: &'static str, raw: Option<&RawValue>) -> Result<String, Mistake> {
-    let json = given(field, raw)?.get();
+fn required_text(field: &'static str, raw: Option<&RawValue>) -> Result<String, Mistake> {
+    let json = required(field, raw)?.get();
     let why = if json.starts_with('"') { import_row::LONE_SURROGATE } else { "must be text" };
     serde_json::from_str(json).map_err(|_| (field, why.to_owned()))
 }

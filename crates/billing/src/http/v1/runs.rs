@@ -16,8 +16,8 @@ use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
 
 use super::body;
-use super::page::{Params, answer, page, time};
-use super::unknown;
+use super::not_found_problem;
+use super::page::{Params, format_timestamp, json_response, page};
 use crate::charge::{self, StartedRun};
 use crate::http::AppState;
 use crate::http::error::problem_of;
@@ -34,7 +34,7 @@ const SHAPE: &str = "empty or {\"dry_run\",\"max_count\",\"max_amount\",\"custom
      \"due_before\",\"reason\"}";
 
 /// Parses a request into an order; the problem names every mistake.
-fn order(request: RunRequest) -> Result<RunOrder, Problem> {
+fn parse_order(request: RunRequest) -> Result<RunOrder, Problem> {
     let mut errors = Vec::new();
     let mut wrong = |field: &str, message: String| errors.push(FieldError::new(field, message));
     if request.max_count.is_some_and(|count| count < 1) {
@@ -51,7 +51,7 @@ fn order(request: RunRequest) -> Result<RunOrder, Problem> {
     }
     let mut amounts = BTreeMap::new();
     for (code, amount) in request.max_amount.iter().flatten() {
-        let read = import_row::currency(code)
+        let read = import_row::parse_currency(code)
             .and_then(|currency| Ok((currency, price_minor(currency, amount)?)))
             .map(|(currency, most)| amounts.insert(currency, most));
         if let Err(message) = read {
@@ -79,18 +79,18 @@ fn start_of_day_ms(date: Date) -> Option<i64> {
     TimeZone::UTC.to_timestamp(date.to_datetime(Time::midnight())).ok().map(Timestamp::as_millisecond)
 }
 
-pub(super) fn problem(problem: RunProblem) -> ProblemItem {
+pub(super) fn to_problem_item(problem: RunProblem) -> ProblemItem {
     let RunProblem { reason, status, count } = problem;
     let hint = reason.parse::<Reason>().ok().map_or("see billing's log", Reason::hint);
     ProblemItem { reason, status, count, hint: hint.into() }
 }
 
-fn stopped() -> ProblemItem {
+fn charging_stopped_problem() -> ProblemItem {
     let hint = "an operator has stopped all charging: see `GET /v1/charging`; `tinjis start` ends it";
     ProblemItem { reason: "charging-stopped".to_owned(), status: None, count: 0, hint: hint.into() }
 }
 
-fn item(run: &Run, joined: bool, all_paid: bool) -> Item {
+fn to_item(run: &Run, joined: bool, all_paid: bool) -> Item {
     let counters = run.counters;
     Item {
         id: run.id.0,
@@ -99,8 +99,8 @@ fn item(run: &Run, joined: bool, all_paid: bool) -> Item {
             RunState::Finished => api::billing::RunState::Finished,
         },
         joined,
-        started_at: time(run.started_at),
-        finished_at: run.finished_at.map(time),
+        started_at: format_timestamp(run.started_at),
+        finished_at: run.finished_at.map(format_timestamp),
         begun_by: run.begun_by.clone(),
         total: counters.total,
         attempted: counters.attempted,
@@ -114,14 +114,14 @@ fn item(run: &Run, joined: bool, all_paid: bool) -> Item {
         scheduled: run.order.filter.scheduled,
         customer_id: run.order.filter.customer_id,
         reference_prefix: run.order.filter.reference_prefix.clone(),
-        due_before: run.order.filter.due_before.map(time),
+        due_before: run.order.filter.due_before.map(format_timestamp),
         count_left: run.order.limits.count,
-        amounts_left: run.order.limits.amounts.as_ref().map(amounts),
+        amounts_left: run.order.limits.amounts.as_ref().map(format_amounts),
         reason: run.order.reason.clone(),
     }
 }
 
-fn amounts(minor: &BTreeMap<Currency, i64>) -> BTreeMap<Text, String> {
+fn format_amounts(minor: &BTreeMap<Currency, i64>) -> BTreeMap<Text, String> {
     minor.iter().map(sum_text).collect()
 }
 
@@ -137,10 +137,10 @@ pub(in crate::http) async fn start(
         false => body::read(&body, SHAPE)?,
     };
     let is_dry = request.dry_run;
-    let order = order(request)?;
+    let order = parse_order(request)?;
     if is_dry {
         let would = would_claim(state.store.as_ref(), order).await.map_err(|error| problem_of(&error))?;
-        return Ok(answer(StatusCode::OK, &would));
+        return Ok(json_response(StatusCode::OK, &would));
     }
     let started = match state.engine.begin_run(order).await.map_err(|error| problem_of(&error))? {
         StartedRun::Started(started) => started,
@@ -161,7 +161,7 @@ pub(in crate::http) async fn start(
     };
     let item = begin().await.map_err(|error: StoreError| problem_of(&error))?;
     let location = [(header::LOCATION, format!("/v1/runs/{}", item.id))];
-    Ok((location, answer(StatusCode::ACCEPTED, &item)).into_response())
+    Ok((location, json_response(StatusCode::ACCEPTED, &item)).into_response())
 }
 
 /// `GET /v1/runs/{id}`.
@@ -169,9 +169,9 @@ pub(in crate::http) async fn one(
     State(state): State<AppState>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
-    let id = id.ok().and_then(|Path(text)| text.parse().ok()).ok_or_else(|| unknown("run"))?;
+    let id = id.ok().and_then(|Path(text)| text.parse().ok()).ok_or_else(|| not_found_problem("run"))?;
     let found = read(&state, RunId(id), false).await.map_err(|error| problem_of(&error))?;
-    Ok(answer(StatusCode::OK, &found.ok_or_else(|| unknown("run"))?))
+    Ok(json_response(StatusCode::OK, &found.ok_or_else(|| not_found_problem("run"))?))
 }
 
 /// `GET /v1/runs?after=&limit=`: runs by id.
@@ -185,10 +185,10 @@ pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Re
     let (runs, all_paid) = read().await.map_err(|error| problem_of(&error))?;
     let rows: Vec<(Run, bool)> = runs.into_iter().map(|run| (run, all_paid)).collect();
     let shown = |(run, all_paid): &(Run, bool)| {
-        let last_problem = run.problem.clone().map(problem);
-        Item { last_problem, ..item(run, false, *all_paid) }
+        let last_problem = run.problem.clone().map(to_problem_item);
+        Item { last_problem, ..to_item(run, false, *all_paid) }
     };
-    Ok(answer(StatusCode::OK, &page(&rows, limit, shown, |(run, _)| run.id.0.to_string())))
+    Ok(json_response(StatusCode::OK, &page(&rows, limit, shown, |(run, _)| run.id.0.to_string())))
 }
 
 /// What a run with this order would claim, under the rules of the claims. Attempts in doubt are not counted.
@@ -240,9 +240,9 @@ async fn read(state: &AppState, id: RunId, joined: bool) -> store::Result<Option
     let all_paid = state.store.counts().await?.all_paid();
     // The problem that a driver in this process has is newer than the stored one.
     let met = state.engine.last_problem(id).map(charge::Problem::stored);
-    let mut last_problem = met.or(run.problem.clone()).map(problem);
+    let mut last_problem = met.or(run.problem.clone()).map(to_problem_item);
     if !all_paid && state.store.halt().await?.is_some() {
-        last_problem = Some(stopped());
+        last_problem = Some(charging_stopped_problem());
     }
-    Ok(Some(Item { last_problem, ..item(&run, joined, all_paid) }))
+    Ok(Some(Item { last_problem, ..to_item(&run, joined, all_paid) }))
 }

@@ -17,7 +17,7 @@ use jiff::tz::TimeZone;
 
 use super::attempts::validate_reason_and_actor;
 use super::body;
-use super::page::{Params, answer, page, time};
+use super::page::{Params, format_timestamp, json_response, page};
 use crate::http::AppState;
 use crate::http::error::problem_of;
 use crate::schedule::calendar::parse_date;
@@ -33,24 +33,24 @@ const INVOICES_MAX: usize = 10_000;
 /// The word for today's date, for a job that runs each day.
 const TODAY: &str = "today";
 
-fn item(run: &ScheduleRun) -> Item {
+fn to_item(run: &ScheduleRun) -> Item {
     Item {
         period_on: run.period_on.to_string(),
         state: run.state.as_str().into(),
         reason: run.reason.map(|reason| reason.as_str().into()),
         planned_count: run.planned.values().map(|sum| sum.count).sum(),
-        planned_sums: sums(&run.planned),
+        planned_sums: format_sums(&run.planned),
         invoices: run.invoices,
         skipped: run.skipped,
         late_seconds: run.late_ms / 1000,
         zone_data: run.zone_data.clone(),
         confirmed_by: run.confirmed_by.clone(),
-        created_at: time(run.created_at),
-        updated_at: time(run.updated_at),
+        created_at: format_timestamp(run.created_at),
+        updated_at: format_timestamp(run.updated_at),
     }
 }
 
-fn sums(sums: &Sums) -> BTreeMap<Text, String> {
+fn format_sums(sums: &Sums) -> BTreeMap<Text, String> {
     sums.iter()
         .map(|(currency, sum)| (currency.code().into(), minor_text(*currency, sum.amount_minor)))
         .collect()
@@ -67,14 +67,14 @@ pub(in crate::http) async fn status(State(state): State<AppState>) -> Result<Res
             catch_up: catch_up.as_str().into(),
             zone_data: zone_data_version().into(),
             next_on: next.map(|next| next.on.to_string()),
-            next_charge_at: next.map(|next| time(next.first_at)),
-            next_attempt_at: state.store.next_attempt_at().await?.map(time),
-            now: time(state.store.now_ms().await?),
-            waiting: waiting.iter().map(item).collect(),
+            next_charge_at: next.map(|next| format_timestamp(next.first_at)),
+            next_attempt_at: state.store.next_attempt_at().await?.map(format_timestamp),
+            now: format_timestamp(state.store.now_ms().await?),
+            waiting: waiting.iter().map(to_item).collect(),
         })
     };
     let shown = read().await.map_err(|error| problem_of(&error))?;
-    Ok(answer(StatusCode::OK, &shown))
+    Ok(json_response(StatusCode::OK, &shown))
 }
 
 /// `GET /v1/schedule/runs?state=&after=&limit=`: schedule runs by date.
@@ -85,7 +85,7 @@ pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Re
     let (after, limit) = (params.after(), params.limit());
     params.finish()?;
     let rows = state.store.schedule_runs(only, after, limit).await.map_err(|error| problem_of(&error))?;
-    Ok(answer(StatusCode::OK, &page(&rows, limit, item, |run| run.period_on.to_string())))
+    Ok(json_response(StatusCode::OK, &page(&rows, limit, to_item, |run| run.period_on.to_string())))
 }
 
 /// `POST /v1/schedule/runs`: invoices what is due up to a date and starts the run that charges it; 200.
@@ -97,7 +97,7 @@ pub(in crate::http) async fn run(
         body::read(&body::bytes(body)?, r#"{"until","catch_up","over_cap","reason","actor"}"#)?;
     validate_reason_and_actor(&request.reason, &request.actor)?;
     let now_ms = state.store.now_ms().await.map_err(|error| problem_of(&error))?;
-    let order = order(&request, state.scheduler.settings(), now_ms)?;
+    let order = parse_order(&request, state.scheduler.settings(), now_ms)?;
     let make = async || -> store::Result<(Done, Option<Charging>)> {
         let done = state.scheduler.run_until(&order, INVOICES_MAX).await?;
         let charging = if done.has_more { None } else { Some(state.scheduler.charge().await?) };
@@ -120,7 +120,7 @@ pub(in crate::http) async fn run(
         })
         .collect();
     let Done { invoices, skipped, has_more, .. } = done;
-    let (charging, run_id) = charging.map(shown_charging).unzip();
+    let (charging, run_id) = charging.map(describe_charging).unzip();
     let run_id = run_id.flatten();
     let shown = if request.until == TODAY { last_today(now_ms) } else { order.until };
     let made = ScheduleRunResult {
@@ -132,10 +132,10 @@ pub(in crate::http) async fn run(
         charging,
         run_id,
     };
-    Ok(answer(StatusCode::OK, &made))
+    Ok(json_response(StatusCode::OK, &made))
 }
 
-fn shown_charging(charging: Charging) -> (Text, Option<i64>) {
+fn describe_charging(charging: Charging) -> (Text, Option<i64>) {
     match charging {
         Charging::Started(run) => ("started".into(), Some(run.0)),
         Charging::NothingDue => ("nothing-due".into(), None),
@@ -144,7 +144,7 @@ fn shown_charging(charging: Charging) -> (Text, Option<i64>) {
     }
 }
 
-fn order(
+fn parse_order(
     request: &ScheduleRunRequest,
     settings: &ScheduleSettings,
     now_ms: i64,

@@ -18,9 +18,9 @@ use serde_json::value::RawValue;
 
 use super::attempts::validate_reason_and_actor;
 use super::imports::{self, RowOutcome, Rows};
-use super::page::{Params, answer, page, time};
+use super::page::{Params, format_timestamp, json_response, page};
 use super::row::Fault;
-use super::{body, unknown};
+use super::{body, not_found_problem};
 use crate::http::AppState;
 use crate::http::error::problem_of;
 use crate::import_row;
@@ -36,7 +36,7 @@ use crate::subscription::{
     Change, Mistake, NewSubscription, RawFields, Subscription, SubscriptionState, minor_text, price_minor,
 };
 
-fn item(row: &Subscription) -> Item {
+fn to_item(row: &Subscription) -> Item {
     let price = |price: &Price| PriceItem {
         from: price.from.to_string(),
         amount: minor_text(row.currency, price.amount_minor),
@@ -56,10 +56,10 @@ fn item(row: &Subscription) -> Item {
         holidays: row.terms.holidays.as_str().into(),
         state: row.state.as_str().into(),
         next_on: row.next.map(|next| next.on.to_string()),
-        next_charge_at: row.next.map(|next| time(next.charge_at)),
+        next_charge_at: row.next.map(|next| format_timestamp(next.charge_at)),
         last_on: row.last_on.map(|on| on.to_string()),
-        created_at: time(row.created_at),
-        updated_at: time(row.updated_at),
+        created_at: format_timestamp(row.created_at),
+        updated_at: format_timestamp(row.updated_at),
     }
 }
 
@@ -79,7 +79,7 @@ fn parse(line: &[u8], holidays: &Holidays) -> Result<NewSubscription, Fault> {
         return Err(fault(None, ("state", "of a new subscription must be active".to_owned())));
     }
     let texts = given.texts().map_err(|mistake| fault(None, mistake))?;
-    let listed = given.prices.map(listed_prices).transpose().map_err(|mistake| fault(None, mistake))?;
+    let listed = given.prices.map(parse_listed_prices).transpose().map_err(|mistake| fault(None, mistake))?;
     let text = |field: &str| texts.get(field).map(|text| &**text);
     let prices =
         listed.as_ref().map(|prices| prices.iter().map(|(from, amount)| (&**from, &**amount)).collect());
@@ -176,7 +176,7 @@ fn text_of<'a>(field: &'static str, raw: &'a RawValue) -> Result<Option<Cow<'a, 
     Ok(Some(text).filter(|text| !text.is_empty()))
 }
 
-fn listed_prices(raw: &RawValue) -> Result<Vec<(String, String)>, Mistake> {
+fn parse_listed_prices(raw: &RawValue) -> Result<Vec<(String, String)>, Mistake> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Listed<'a> {
@@ -218,20 +218,22 @@ impl Rows for Subscriptions<'_> {
 
     async fn take(&self, rows: &[NewSubscription], dry_run: bool) -> Result<Vec<RowOutcome>, StoreError> {
         let imported = self.store.import_subscriptions(rows, dry_run).await?;
-        let taken = |(row, outcome): (&NewSubscription, SubscriptionImported)| match refusal(row, outcome) {
-            Some((field, message)) => RowOutcome::Refused(Fault {
-                reference: Some(row.reference.as_str().to_owned()),
-                field,
-                message,
-            }),
-            None if outcome == SubscriptionImported::Created => RowOutcome::Created,
-            None => RowOutcome::Unchanged,
-        };
+        let taken =
+            |(row, outcome): (&NewSubscription, SubscriptionImported)| match mistake_of_outcome(row, outcome)
+            {
+                Some((field, message)) => RowOutcome::Refused(Fault {
+                    reference: Some(row.reference.as_str().to_owned()),
+                    field,
+                    message,
+                }),
+                None if outcome == SubscriptionImported::Created => RowOutcome::Created,
+                None => RowOutcome::Unchanged,
+            };
         Ok(rows.iter().zip(imported).map(taken).collect())
     }
 }
 
-fn refusal(row: &NewSubscription, outcome: SubscriptionImported) -> Option<Mistake> {
+fn mistake_of_outcome(row: &NewSubscription, outcome: SubscriptionImported) -> Option<Mistake> {
     match outcome {
         SubscriptionImported::Created | SubscriptionImported::Unchanged => None,
         SubscriptionImported::CurrencyMismatch(currency) => {
@@ -278,7 +280,7 @@ pub(in crate::http) async fn create(
     };
     let (outcome, stored) = take().await.map_err(|error: StoreError| problem_of(&error))?;
     let outcome = outcome.unwrap_or(SubscriptionImported::Unchanged);
-    if let Some((field, message)) = refusal(&new, outcome) {
+    if let Some((field, message)) = mistake_of_outcome(&new, outcome) {
         let differs = Problem::named(StatusCode::CONFLICT, "subscription-known", "The subscription is known");
         return match outcome {
             SubscriptionImported::Differs => Err(differs.detail(format!("{field} {message}"))),
@@ -289,7 +291,7 @@ pub(in crate::http) async fn create(
         SubscriptionImported::Created => StatusCode::CREATED,
         _ => StatusCode::OK,
     };
-    Ok(answer(status, &item(&stored.ok_or_else(|| unknown("subscription"))?)))
+    Ok(json_response(status, &to_item(&stored.ok_or_else(|| not_found_problem("subscription"))?)))
 }
 
 /// `GET /v1/subscriptions?state=&after=&limit=`: subscriptions in the order of their creation.
@@ -300,11 +302,11 @@ pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Re
     let (after, limit) = (params.after().unwrap_or(0), params.limit());
     params.finish()?;
     let rows = state.store.subscriptions(only, after, limit).await.map_err(|error| problem_of(&error))?;
-    Ok(answer(StatusCode::OK, &page(&rows, limit, item, |row| row.id.to_string())))
+    Ok(json_response(StatusCode::OK, &page(&rows, limit, to_item, |row| row.id.to_string())))
 }
 
-fn reference(text: &str) -> Result<Reference, Problem> {
-    Reference::stored(text).map_err(|_| unknown("subscription"))
+fn parse_reference(text: &str) -> Result<Reference, Problem> {
+    Reference::stored(text).map_err(|_| not_found_problem("subscription"))
 }
 
 /// `GET /v1/subscriptions/{reference}`
@@ -312,14 +314,14 @@ pub(in crate::http) async fn one(
     State(state): State<AppState>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
-    let reference = reference(&path.map_err(|_| unknown("subscription"))?)?;
+    let reference = parse_reference(&path.map_err(|_| not_found_problem("subscription"))?)?;
     let found = state.store.subscription(&reference).await.map_err(|error| problem_of(&error))?;
-    Ok(answer(StatusCode::OK, &item(&found.ok_or_else(|| unknown("subscription"))?)))
+    Ok(json_response(StatusCode::OK, &to_item(&found.ok_or_else(|| not_found_problem("subscription"))?)))
 }
 
 fn action_item(row: &OperatorAction) -> SubscriptionAction {
     let OperatorAction { id, action, detail, reason, actor, created_at, .. } = row.clone();
-    SubscriptionAction { id, action, detail, reason, actor, created_at: time(created_at) }
+    SubscriptionAction { id, action, detail, reason, actor, created_at: format_timestamp(created_at) }
 }
 
 /// `GET /v1/subscriptions/{reference}/actions?after=&limit=`: operators' actions on the subscription.
@@ -331,13 +333,13 @@ pub(in crate::http) async fn actions(
     let mut params = Params::of(&uri);
     let (after, limit) = (params.after().unwrap_or(0), params.limit());
     params.finish()?;
-    let reference = reference(&path.map_err(|_| unknown("subscription"))?)?;
+    let reference = parse_reference(&path.map_err(|_| not_found_problem("subscription"))?)?;
     let rows = state
         .store
         .subscription_actions(&reference, after, limit)
         .await
         .map_err(|error| problem_of(&error))?;
-    Ok(answer(StatusCode::OK, &page(&rows, limit, action_item, |row| row.id.to_string())))
+    Ok(json_response(StatusCode::OK, &page(&rows, limit, action_item, |row| row.id.to_string())))
 }
 
 /// `POST /v1/subscriptions/{reference}/pause|resume|end|change-price`: 200 with the subscription.
@@ -346,11 +348,11 @@ pub(in crate::http) async fn change(
     path: Result<Path<(String, String)>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let Path((name, change)) = path.map_err(|_| unknown("subscription"))?;
-    let reference = reference(&name)?;
+    let Path((name, change)) = path.map_err(|_| not_found_problem("subscription"))?;
+    let reference = parse_reference(&name)?;
     let find = || async { state.store.subscription(&reference).await.map_err(|error| problem_of(&error)) };
-    let known = find().await?.ok_or_else(|| unknown("subscription"))?;
-    let request: ChangeRequest = body::read(&body::bytes(body)?, shape(&change)?)?;
+    let known = find().await?.ok_or_else(|| not_found_problem("subscription"))?;
+    let request: ChangeRequest = body::read(&body::bytes(body)?, body_shape_of(&change)?)?;
     validate_reason_and_actor(&request.reason, &request.actor)?;
     let parsed = parse_change(&change, &request, known.currency)?;
     let order = SubscriptionChange { change: parsed, reason: request.reason, actor: request.actor };
@@ -364,7 +366,7 @@ pub(in crate::http) async fn change(
                 actor = order.actor,
                 "an operator changed a subscription"
             );
-            Ok(answer(StatusCode::OK, &item(&changed)))
+            Ok(json_response(StatusCode::OK, &to_item(&changed)))
         }
         SubscriptionChanged::Refused("state", problem) => {
             let refused = Problem::named(StatusCode::CONFLICT, "subscription-state", "The state forbids it");
@@ -373,17 +375,17 @@ pub(in crate::http) async fn change(
         SubscriptionChanged::Refused(field, problem) => {
             Err(Problem::validation(vec![FieldError::new(field, problem)]))
         }
-        SubscriptionChanged::Unknown => Err(unknown("subscription")),
+        SubscriptionChanged::Unknown => Err(not_found_problem("subscription")),
     }
 }
 
-fn shape(change: &str) -> Result<&'static str, Problem> {
+fn body_shape_of(change: &str) -> Result<&'static str, Problem> {
     match change {
         "pause" => Ok(r#"{"reason","actor"}"#),
         "resume" => Ok(r#"{"reason","actor","from"}"#),
         "end" => Ok(r#"{"reason","actor","ends_on"}"#),
         "change-price" => Ok(r#"{"reason","actor","from","amount"}"#),
-        _ => Err(super::unknown_path()),
+        _ => Err(super::unknown_path_problem()),
     }
 }
 

@@ -107,7 +107,7 @@ pub(in crate::store) struct HeldBack {
 
 /// Keeps at most `limit` of the candidates: those that fit into the run's limits and that their networks allow now.
 /// Each candidate that is kept counts for the ones after it.
-pub(in crate::store) fn hold_back(
+pub(in crate::store) fn retain_allowed(
     candidates: &mut Vec<Candidate>,
     mut instruments: HashMap<CustomerId, InstrumentHistory>,
     limits: &mut RunLimits,

@@ -13,12 +13,12 @@ use crate::store::control::{
 use crate::store::rows::Columns;
 use crate::store::{Result, transaction as steps};
 
-const CLAIMS: &str = "SELECT pg_advisory_xact_lock_shared(hashtext('billing claims'))";
-const NO_CLAIMS: &str = "SELECT pg_advisory_xact_lock(hashtext('billing claims'))";
+const LOCK_CLAIMS_SHARED_SQL: &str = "SELECT pg_advisory_xact_lock_shared(hashtext('billing claims'))";
+const LOCK_CLAIMS_SQL: &str = "SELECT pg_advisory_xact_lock(hashtext('billing claims'))";
 
 /// Takes the lock before any read of a claim, so that the following statements see each earlier halt and hold.
-pub(super) async fn begin_claim(tx: &Tx) -> PgResult<()> {
-    tx.query(CLAIMS, &[]).await.map(drop)
+pub(super) async fn lock_for_claim(tx: &Tx) -> PgResult<()> {
+    tx.query(LOCK_CLAIMS_SHARED_SQL, &[]).await.map(drop)
 }
 
 /// Few attempts are open at any time. The weaker row lock is enough: settlements of the customer's invoices check by a
@@ -28,8 +28,8 @@ const CUSTOMER: &str = "
         WHERE a.state IN ('INTENT', 'IN_DOUBT') AND i.customer_id = c.id)
     FROM customers AS c WHERE c.id = $1 FOR NO KEY UPDATE OF c";
 
-pub(super) async fn customer(tx: &Tx, customer: CustomerId) -> PgResult<Option<CustomerFacts>> {
-    tx.query(NO_CLAIMS, &[]).await?;
+pub(super) async fn load_customer_facts(tx: &Tx, customer: CustomerId) -> PgResult<Option<CustomerFacts>> {
+    tx.query(LOCK_CLAIMS_SQL, &[]).await?;
     let found = tx.query(CUSTOMER, &[(&customer.0, Type::INT8)]).await?;
     let facts = |row: &Row| {
         Ok(CustomerFacts { held: row.flag(0)?, network: row.value(1)?, has_open_attempt: row.flag(2)? })
@@ -56,7 +56,7 @@ pub(super) async fn hold_customer(tx: &Tx, customer: CustomerId, held: bool) -> 
 }
 
 pub(super) async fn set_halt(tx: &Tx, halts: bool, note: &OperatorNote) -> PgResult<bool> {
-    tx.query(NO_CLAIMS, &[]).await?;
+    tx.query(LOCK_CLAIMS_SQL, &[]).await?;
     let changed = if halts {
         let sql = "INSERT INTO halt (one, reason, actor, created_at) VALUES (1, $1, $2, billing_now_ms())
              ON CONFLICT DO NOTHING";

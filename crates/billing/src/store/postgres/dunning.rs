@@ -13,7 +13,7 @@ use crate::store::rows::{self, Columns};
 
 /// The states are conditions of the sums and not of the rows: otherwise the planner, without statistics, would read all
 /// declines in the table instead of the attempts of the invoice.
-const LADDERS: &str = "
+const LADDER_FACTS_SQL: &str = "
     SELECT i.id, c.network, of_invoice.soft, of_invoice.classes[1], of_invoice.times[1], i.state = 'PENDING', i.due_at,
         i.dunning, i.next_attempt_at
     FROM invoices AS i JOIN customers AS c ON c.id = i.customer_id CROSS JOIN LATERAL (
@@ -32,7 +32,7 @@ pub(super) async fn ladders(
 ) -> Result<BTreeMap<InvoiceId, LadderFacts>> {
     let ids: Vec<i64> = invoices.iter().map(|invoice| invoice.0).collect();
     let mut ladders = BTreeMap::new();
-    for row in &tx.query(LADDERS, &[(&ids, Type::INT8_ARRAY)]).await? {
+    for row in &tx.query(LADDER_FACTS_SQL, &[(&ids, Type::INT8_ARRAY)]).await? {
         let class = row.optional_value(3)?;
         let facts = LadderFacts {
             is_pending: row.flag(5)?,
@@ -50,25 +50,25 @@ pub(super) async fn ladders(
 
 /// Locked until the claim ends, so that no other claim counts the same attempts. Only claims lock several customers,
 /// always in the order of their numbers.
-const INSTRUMENTS: &str = "
+const INSTRUMENTS_SQL: &str = "
     SELECT id, network, instrument_changed_at FROM customers WHERE id = ANY($1) AND network <> 'none' ORDER BY id";
 const LOCK: &str = " FOR NO KEY UPDATE";
 
 const ANY_NETWORK: &str = "SELECT 1 FROM customers WHERE network <> 'none' LIMIT 1";
 
 /// The open attempts of these customers, and whether an operator must decide.
-const OPEN: &str = "
+const OPEN_ATTEMPTS_SQL: &str = "
     SELECT a.customer_id, i.state <> 'CHARGING' FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id
     WHERE a.state IN ('INTENT', 'IN_DOUBT') AND a.customer_id = ANY($1)";
 
-const DECLINED: &str = "
+const DECLINED_AT_SQL: &str = "
     SELECT u.id, d.settled_at FROM unnest($1::bigint[]) AS u (id) CROSS JOIN LATERAL (
         SELECT a.settled_at FROM attempts AS a
         WHERE a.customer_id = u.id AND a.state = 'REFUSED' AND a.settled_at > $2
         ORDER BY a.settled_at DESC LIMIT $3) AS d
     ORDER BY u.id, d.settled_at DESC";
 
-const HARD_DECLINED: &str = "
+const HARD_DECLINED_AT_SQL: &str = "
     SELECT customer_id, max(settled_at) FROM attempts
     WHERE decline_class = 'hard' AND state = 'REFUSED' AND customer_id = ANY($1) GROUP BY customer_id";
 
@@ -92,7 +92,7 @@ pub(super) async fn instruments(
         return Ok(instruments);
     }
     let ids: Vec<i64> = customers.iter().map(|customer| customer.0).collect();
-    let sql = format!("{INSTRUMENTS}{}", if locks { LOCK } else { "" });
+    let sql = format!("{INSTRUMENTS_SQL}{}", if locks { LOCK } else { "" });
     for row in &tx.query(&sql, &[(&ids, Type::INT8_ARRAY)]).await? {
         let history = InstrumentHistory {
             network: row.value(1)?,
@@ -108,7 +108,7 @@ pub(super) async fn instruments(
     }
     let ids: Vec<i64> = instruments.keys().map(|customer| customer.0).collect();
     // Open attempts are read first: in the other order an attempt that is settled meanwhile would be missed.
-    for row in &tx.query(OPEN, &[(&ids, Type::INT8_ARRAY)]).await? {
+    for row in &tx.query(OPEN_ATTEMPTS_SQL, &[(&ids, Type::INT8_ARRAY)]).await? {
         if let Some(instrument) = instruments.get_mut(&customer(row)?) {
             instrument.occupy(OpenAttempt::of(get(row, 1)?));
         }
@@ -116,12 +116,12 @@ pub(super) async fn instruments(
     let newest = i64::try_from(DECLINES_MAX).unwrap_or(i64::MAX);
     let since = now.saturating_sub(LOOK_BACK_MS);
     let params: &[Param<'_>] = &[(&ids, Type::INT8_ARRAY), (&since, Type::INT8), (&newest, Type::INT8)];
-    for row in &tx.query(DECLINED, params).await? {
+    for row in &tx.query(DECLINED_AT_SQL, params).await? {
         if let Some(instrument) = instruments.get_mut(&customer(row)?) {
             instrument.declined_at.push(get(row, 1)?);
         }
     }
-    for row in &tx.query(HARD_DECLINED, &[(&ids, Type::INT8_ARRAY)]).await? {
+    for row in &tx.query(HARD_DECLINED_AT_SQL, &[(&ids, Type::INT8_ARRAY)]).await? {
         if let Some(instrument) = instruments.get_mut(&customer(row)?) {
             instrument.hard_declined_at = row.optional_integer(1)?;
         }

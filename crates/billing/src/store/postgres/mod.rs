@@ -97,7 +97,7 @@ impl PostgresStore {
     }
 
     /// Keeps the database at the time of a virtual clock, for ever; completes at once for another clock.
-    pub fn follow(&self, clock: Clock) -> impl Future<Output = ()> + Send + use<> {
+    pub fn follow_clock(&self, clock: Clock) -> impl Future<Output = ()> + Send + use<> {
         virtual_clock::follow(self.database.clone(), clock)
     }
 

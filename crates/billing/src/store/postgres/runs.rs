@@ -199,7 +199,7 @@ pub(super) async fn note_problem(database: &Postgres, run: RunId, problem: &RunP
 }
 
 /// A run for attempts whose own run the store does not know.
-pub(super) async fn latest_or_finished(tx: &Tx) -> Result<RunId> {
+pub(super) async fn latest_or_insert_finished(tx: &Tx) -> Result<RunId> {
     let mut found = tx.query("SELECT id FROM runs ORDER BY id DESC LIMIT 1", &[]).await?;
     if found.is_empty() {
         let sql = "INSERT INTO runs (state, started_at, finished_at, lease_until)

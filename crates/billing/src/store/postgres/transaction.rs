@@ -168,7 +168,7 @@ impl Transaction for PostgresTransaction {
     }
 
     async fn load_order(&self, run: RunId) -> Result<Option<ClaimOrder>> {
-        control::begin_claim(&self.tx).await?;
+        control::lock_for_claim(&self.tx).await?;
         runs::order(&self.tx, run).await
     }
 
@@ -217,7 +217,7 @@ impl Transaction for PostgresTransaction {
     }
 
     async fn load_customer(&self, customer: CustomerId) -> Result<Option<CustomerFacts>> {
-        control::customer(&self.tx, customer).await
+        control::load_customer_facts(&self.tx, customer).await
     }
 
     async fn hold_invoice(&self, invoice: InvoiceId, held: bool) -> Result<()> {
@@ -397,7 +397,7 @@ async fn insert_adopted(tx: &Tx, adopted: &[AdoptedAttempt]) -> Result<()> {
     if adopted.is_empty() {
         return Ok(());
     }
-    let run = runs::latest_or_finished(tx).await?;
+    let run = runs::latest_or_insert_finished(tx).await?;
     let keys: Vec<&str> = adopted.iter().map(|attempt| attempt.key.as_str()).collect();
     let invoices: Vec<i64> = adopted.iter().map(|attempt| attempt.invoice.0).collect();
     let numbers: Vec<i32> = adopted.iter().map(|attempt| number(attempt.number)).collect();

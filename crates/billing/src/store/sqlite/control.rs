@@ -98,7 +98,7 @@ pub(super) fn hold_of(
     one(connection, sql, [reference.as_str()], |row| Ok((InvoiceId(row.integer(0)?), row.flag(1)?)))
 }
 
-pub(super) fn customer(
+pub(super) fn load_customer_facts(
     connection: &Connection,
     customer: CustomerId,
 ) -> rusqlite::Result<Option<CustomerFacts>> {

@@ -12,7 +12,7 @@ use crate::store::changeset::dunning::{self as changeset, LadderFacts, Postponed
 use crate::store::rows;
 
 /// Uses the index of an invoice's attempts.
-pub(super) const LADDER: &str = "
+pub(super) const LADDER_FACTS_SQL: &str = "
     SELECT c.network, (SELECT count(*) FROM attempts AS a WHERE a.invoice_id = i.id AND a.customer_id = i.customer_id
         AND a.state = 'REFUSED' AND a.decline_class = 'soft' AND a.created_at > coalesce(c.instrument_changed_at, -1)),
         last.decline_class, last.settled_at, i.state = 'PENDING', i.due_at, i.dunning, i.next_attempt_at
@@ -28,7 +28,7 @@ pub(super) fn ladders(
 ) -> rusqlite::Result<BTreeMap<InvoiceId, LadderFacts>> {
     let mut ladders = BTreeMap::new();
     for &invoice in invoices {
-        let found = one(connection, LADDER, [invoice.0], |row| {
+        let found = one(connection, LADDER_FACTS_SQL, [invoice.0], |row| {
             let class = row.optional_value(2)?;
             Ok(LadderFacts {
                 is_pending: row.flag(4)?,
@@ -48,23 +48,23 @@ pub(super) fn ladders(
 const ANY_NETWORK: &str =
     "SELECT 1 FROM customers INDEXED BY customers_network WHERE network <> 'none' LIMIT 1";
 
-pub(super) const INSTRUMENT: &str = "
+pub(super) const INSTRUMENT_SQL: &str = "
     SELECT network, instrument_changed_at FROM customers INDEXED BY customers_network
     WHERE id = ?1 AND network <> 'none'";
 
 /// Reads all open attempts, which are few, in one pass instead of one for each customer; and whether an operator must
 /// decide.
-pub(super) const OPEN: &str = "
+pub(super) const OPEN_ATTEMPTS_SQL: &str = "
     SELECT a.customer_id, i.state <> 'CHARGING' FROM attempts AS a INDEXED BY attempts_open
     CROSS JOIN customers AS c INDEXED BY customers_network ON c.id = a.customer_id
     CROSS JOIN invoices AS i ON i.id = a.invoice_id
     WHERE a.state IN ('INTENT', 'IN_DOUBT') AND c.network <> 'none'";
 
-pub(super) const DECLINED: &str = "
+pub(super) const DECLINED_AT_SQL: &str = "
     SELECT settled_at FROM attempts INDEXED BY attempts_refused
     WHERE customer_id = ?1 AND state = 'REFUSED' AND settled_at > ?2 ORDER BY settled_at DESC LIMIT ?3";
 
-pub(super) const HARD_DECLINED: &str = "
+pub(super) const HARD_DECLINED_AT_SQL: &str = "
     SELECT max(settled_at) FROM attempts INDEXED BY attempts_hard
     WHERE customer_id = ?1 AND decline_class = 'hard' AND state = 'REFUSED'";
 
@@ -79,19 +79,22 @@ pub(super) fn instruments(
         return Ok(instruments);
     }
     for &customer in customers {
-        let found: Option<(Network, Option<i64>)> =
-            one(connection, INSTRUMENT, [customer.0], |row| Ok((row.value(0)?, row.optional_integer(1)?)))?;
+        let found: Option<(Network, Option<i64>)> = one(connection, INSTRUMENT_SQL, [customer.0], |row| {
+            Ok((row.value(0)?, row.optional_integer(1)?))
+        })?;
         let Some((network, changed_at)) = found else { continue };
         let newest = i64::try_from(DECLINES_MAX).unwrap_or(i64::MAX);
         let since = now.saturating_sub(LOOK_BACK_MS);
-        let declined_at = list(connection, DECLINED, params![customer.0, since, newest], |row| row.get(0))?;
+        let declined_at =
+            list(connection, DECLINED_AT_SQL, params![customer.0, since, newest], |row| row.get(0))?;
         let hard_declined_at =
-            one(connection, HARD_DECLINED, [customer.0], |row| row.optional_integer(0))?.flatten();
+            one(connection, HARD_DECLINED_AT_SQL, [customer.0], |row| row.optional_integer(0))?.flatten();
         let history = InstrumentHistory { network, changed_at, hard_declined_at, declined_at, open: None };
         instruments.insert(customer, history);
     }
     if !instruments.is_empty() {
-        let open: Vec<(i64, bool)> = list(connection, OPEN, [], |row| Ok((row.integer(0)?, row.flag(1)?)))?;
+        let open: Vec<(i64, bool)> =
+            list(connection, OPEN_ATTEMPTS_SQL, [], |row| Ok((row.integer(0)?, row.flag(1)?)))?;
         for (customer, needs_operator) in open {
             if let Some(instrument) = instruments.get_mut(&CustomerId(customer)) {
                 instrument.occupy(OpenAttempt::of(needs_operator));

@@ -132,7 +132,7 @@ pub(super) fn note_problem(
 }
 
 /// A run for attempts whose own run the store does not know.
-pub(super) fn latest_or_finished(connection: &Connection, now: i64) -> rusqlite::Result<RunId> {
+pub(super) fn latest_or_insert_finished(connection: &Connection, now: i64) -> rusqlite::Result<RunId> {
     let latest = "SELECT id FROM runs ORDER BY id DESC LIMIT 1";
     let latest = connection.query_row(latest, [], |row| row.get(0)).optional()?;
     if let Some(run) = latest {

@@ -87,14 +87,19 @@ async fn no_hot_statement_scans_or_sorts() {
     let store = open(&folder).await;
     let claims = [claims::CANDIDATES, claims::SCHEDULED, claims::LAST_ATTEMPT, claims::DUE, claims::NEXT_DUE];
     let keys = [keys::UNSETTLED_WITH_KEY, keys::OF_INVOICE_WITH_KEY];
-    let facts = [transaction::FIND, transaction::OPEN_OR_CHARGED, dunning::LADDER];
-    let gate = [dunning::INSTRUMENT, dunning::DECLINED, dunning::HARD_DECLINED, transaction::SET_ATTEMPT];
+    let facts = [transaction::FIND, transaction::OPEN_OR_CHARGED, dunning::LADDER_FACTS_SQL];
+    let gate = [
+        dunning::INSTRUMENT_SQL,
+        dunning::DECLINED_AT_SQL,
+        dunning::HARD_DECLINED_AT_SQL,
+        transaction::SET_ATTEMPT,
+    ];
     for sql in claims.into_iter().chain(keys).chain(facts).chain(gate) {
         let plan = plan_of(&store, sql).await;
         let slow = |line: &String| line.contains("SCAN") || line.contains("TEMP B-TREE");
         assert!(!plan.is_empty() && !plan.iter().any(slow), "{sql}: {plan:?}");
     }
-    let open = plan_of(&store, dunning::OPEN).await;
+    let open = plan_of(&store, dunning::OPEN_ATTEMPTS_SQL).await;
     let others =
         |line: &String| !line.contains("SCAN a USING INDEX attempts_open") && !line.contains("SEARCH");
     assert!(!open.is_empty() && !open.iter().any(others), "only what is open is scanned: {open:?}");

@@ -114,7 +114,7 @@ impl Transaction for SqliteTransaction<'_> {
     }
 
     fn load_customer(&self, customer: CustomerId) -> Done<Option<CustomerFacts>> {
-        ready(control::customer(self.connection, customer))
+        ready(control::load_customer_facts(self.connection, customer))
     }
 
     fn hold_invoice(&self, invoice: InvoiceId, held: bool) -> Done<()> {
@@ -340,7 +340,7 @@ fn insert_adopted(connection: &Connection, adopted: &[AdoptedAttempt], now: i64)
     if adopted.is_empty() {
         return Ok(());
     }
-    let run = runs::latest_or_finished(connection, now)?;
+    let run = runs::latest_or_insert_finished(connection, now)?;
     let sql =
         "INSERT INTO attempts (key, invoice_id, number, customer_id, currency, amount_minor, state, sends,
              run_id, lease_until, created_at, settled_at, decline_class, decline_code)

@@ -172,7 +172,7 @@ impl Fields {
     fn decline(&mut self) -> Decline {
         let codes = CODES.map(|row| row.code);
         let code = self.one_of("decline", &codes);
-        code.and_then(|code| Decline::of_code(&code)).unwrap_or(Decline::GENERIC)
+        code.and_then(|code| Decline::from_code(&code)).unwrap_or(Decline::GENERIC)
     }
 
     fn status(&mut self) -> Option<StatusFault> {

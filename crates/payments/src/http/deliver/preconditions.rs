@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use uuid::Uuid;
 
 use super::super::App;
-use super::unavailable;
+use super::unavailable_response;
 use crate::deployments::{DeploymentId, Unknown};
 use crate::ledger::Seq;
 
@@ -64,15 +64,15 @@ pub(in crate::http) async fn check_deployment(
     let Some(deployment) = deployment else { return Ok(None) };
     match app.0.deployments.admit(account, deployment).await {
         Ok(Ok(())) => Ok(Some(deployment)),
-        Ok(Err(why)) => Err(unknown(deployment, why)),
+        Ok(Err(why)) => Err(unknown_deployment_response(deployment, why)),
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "ledger operation failed");
-            Err(([(NOT_EXECUTED, "true")], unavailable()).into_response())
+            Err(([(NOT_EXECUTED, "true")], unavailable_response()).into_response())
         }
     }
 }
 
-fn unknown(deployment: DeploymentId, why: Unknown) -> Response {
+fn unknown_deployment_response(deployment: DeploymentId, why: Unknown) -> Response {
     let why = match why {
         Unknown::OtherDeployment => "this account has another deployment",
         Unknown::OtherAccount => "this deployment belongs to another account",

@@ -25,7 +25,7 @@ const HAS_KEYED_ROWS: &str = "SELECT EXISTS ( \
     SELECT 1 FROM ledger WHERE account = $1 AND key IS NOT NULL AND state <> 'VOIDED')";
 
 /// Takes the lock. Its holder may act on what it reads.
-async fn locked(tx: &Tx) -> Result<()> {
+async fn lock_deployments(tx: &Tx) -> Result<()> {
     tx.query(&format!("SELECT pg_advisory_xact_lock({LOCK})"), &[]).await.map(drop)
 }
 
@@ -37,13 +37,13 @@ pub(super) async fn admit_one(
     let id = deployment.0.to_string();
     let id = id.as_str();
     // Rows of the list are permanent: only a possible record needs the lock.
-    let listed = facts_listed(&database.read(PoolClass::Claim, KNOWN, &of(&account, &id)).await?)?;
+    let listed = facts_listed(&database.read(PoolClass::Claim, KNOWN, &params_of(&account, &id)).await?)?;
     if listed.is_known || listed.is_elsewhere || listed.has_others {
         return Ok(admit(listed));
     }
     database
         .brief_transaction(PoolClass::Claim, |tx| async move {
-            locked(&tx).await?;
+            lock_deployments(&tx).await?;
             let admission = admit(facts(&tx, account, deployment, id).await?);
             if let Admission::Record(how) = admission {
                 insert(&tx, id, account, how, None).await?;
@@ -53,7 +53,7 @@ pub(super) async fn admit_one(
         .await
 }
 
-fn of<'a>(account: &'a &str, id: &'a &str) -> [Param<'a>; 2] {
+fn params_of<'a>(account: &'a &str, id: &'a &str) -> [Param<'a>; 2] {
     [(account, Type::TEXT), (id, Type::TEXT)]
 }
 
@@ -69,7 +69,7 @@ fn facts_listed(rows: &[SqlRow]) -> Result<Facts> {
 }
 
 async fn facts(tx: &Tx, account: &str, deployment: DeploymentId, id: &str) -> Result<Facts> {
-    let mut facts = facts_listed(&tx.query(KNOWN, &of(&account, &id)).await?)?;
+    let mut facts = facts_listed(&tx.query(KNOWN, &params_of(&account, &id)).await?)?;
     // Only a ledger that is older than its list is searched for rows.
     if !facts.is_known && !facts.is_elsewhere && !facts.has_others {
         let rows = tx.query(HAS_KEYED_ROWS, &[(&account, Type::TEXT)]).await?;
@@ -127,8 +127,8 @@ pub(super) async fn declare(database: &Postgres, declaration: &Declaration) -> R
     let id = id.as_str();
     database
         .brief_transaction(PoolClass::Claim, |tx| async move {
-            locked(&tx).await?;
-            let rows = tx.query(&of_account(), &[(account, Type::TEXT)]).await?;
+            lock_deployments(&tx).await?;
+            let rows = tx.query(&select_of_account_sql(), &[(account, Type::TEXT)]).await?;
             let known = rows.iter().map(read_row).collect::<Result<Vec<_>>>()?;
             if let Some(row) = known.iter().find(|row| row.deployment == *deployment) {
                 return Ok(DeclareOutcome::Known(row.clone()));
@@ -142,11 +142,11 @@ pub(super) async fn declare(database: &Postgres, declaration: &Declaration) -> R
 }
 
 pub(super) async fn list(database: &Postgres, account: &str) -> Result<Vec<DeploymentRow>> {
-    let rows = database.read(PoolClass::Claim, &of_account(), &[(&account, Type::TEXT)]).await?;
+    let rows = database.read(PoolClass::Claim, &select_of_account_sql(), &[(&account, Type::TEXT)]).await?;
     rows.iter().map(read_row).collect()
 }
 
-fn of_account() -> String {
+fn select_of_account_sql() -> String {
     format!(
         "SELECT {COLUMNS} FROM ledger_deployments WHERE account = $1 ORDER BY id LIMIT {}",
         DEPLOYMENTS_MAX + 1

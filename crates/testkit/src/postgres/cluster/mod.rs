@@ -17,7 +17,7 @@ use self::haproxy::Haproxy;
 use self::node::Node;
 use super::process_guard::{ProcessGuard, unprivileged};
 use super::server::installed;
-use super::sql::Sql;
+use super::sql::DatabaseClient;
 use super::without_a_server;
 use crate::http;
 use crate::process::free_address;
@@ -115,7 +115,7 @@ impl Cluster {
     #[track_caller]
     pub fn create(&self, database: &str) {
         let leader = self.leader();
-        Sql::to(&self.direct_url(leader, "postgres")).run(&format!("CREATE DATABASE {database}"));
+        DatabaseClient::to(&self.direct_url(leader, "postgres")).run(&format!("CREATE DATABASE {database}"));
     }
 
     /// Waits for a leader.
@@ -198,7 +198,7 @@ impl Cluster {
 
     /// The number of replicas in the leader's own view, because Patroni's is up to a second older.
     fn replicas_of(&self, leader: usize) -> usize {
-        let sql = Sql::to(&self.direct_url(leader, "postgres"));
+        let sql = DatabaseClient::to(&self.direct_url(leader, "postgres"));
         sql.rows("SELECT pid FROM pg_stat_replication WHERE state = 'streaming'").map_or(0, |rows| rows.len())
     }
 
@@ -208,7 +208,7 @@ impl Cluster {
     /// When the node is no leader.
     #[track_caller]
     pub fn hold_replication(&mut self, leader: usize) {
-        let sql = Sql::to(&self.direct_url(leader, "postgres"));
+        let sql = DatabaseClient::to(&self.direct_url(leader, "postgres"));
         let rows = sql.rows("SELECT pid FROM pg_stat_replication").expect("the leader answers");
         let senders = rows.into_iter().filter_map(|row| row.into_iter().next()?);
         self.nodes[leader].stop_senders(senders.filter_map(|pid| pid.parse().ok()));

@@ -182,7 +182,8 @@ fn fuzz_csv_files() {
         if let Ok(mut rows) = CsvRows::open(input, &Dialect::default()) {
             while let Ok(Some((line, values))) = rows.next() {
                 let place = super::super::row::Place { line, index: None };
-                let _row = values.map(|values| super::super::row::judge(place, &values, &Dialect::default()));
+                let _row = values
+                    .map(|values| super::super::row::validate_invoice(place, &values, &Dialect::default()));
             }
         }
         let start: super::super::file::Start = Box::new(std::io::Cursor::new(input.to_vec()));
