@@ -1,5 +1,5 @@
-# Every command that users or CI run; CI calls nothing else. `make help` lists them by purpose. A proof has one target;
-# its sizes are variables.
+# The commands for users and for CI; .ci/run also calls cargo itself. `make help` lists them by purpose. A proof has one
+# target; its sizes are variables.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c

@@ -1,6 +1,6 @@
 #!/bin/sh
-# A small part of the well-known image's start, for development: a new folder gets a cluster, a password, a database and
-# the *.sql of /docker-entrypoint-initdb.d; then the server runs. For development only.
+# A small part of the entry point of the official PostgreSQL image: a new folder gets a cluster, a password, a database
+# and the *.sql of /docker-entrypoint-initdb.d; then the server runs. For development only.
 set -eu
 
 if [ ! -s "$PGDATA/PG_VERSION" ]; then

@@ -57,7 +57,7 @@ pub struct ControlRow {
     pub set_at_ms: i64,
 }
 
-/// The durable store of controls: each method is one durable transaction.
+/// The durable store of controls: each change is one durable transaction.
 #[async_trait]
 pub trait ControlStore: Send + Sync + 'static {
     /// Every control that was ever set.

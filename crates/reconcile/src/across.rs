@@ -49,7 +49,8 @@ impl<S: BlockStore> AcrossDeployments<S> {
         Self { store, references: Streams::default(), record: Vec::new() }
     }
 
-    /// Adds an invoice. A CANCELLED one does not count, because it can never be charged.
+    /// Adds an invoice. A CANCELLED one does not count, because no run charges it. After a late charge it is in
+    /// ATTENTION, and counts.
     ///
     /// # Errors
     /// The store has failed.

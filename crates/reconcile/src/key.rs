@@ -1,6 +1,6 @@
-//! The idempotency key that an attempt must have, derived here a second time on purpose: a verification with billing's
-//! own derivation would confirm billing's mistakes. Must not share code with billing; both derivations are tested
-//! against the test vector of docs/reference/api.md.
+//! The idempotency key that an attempt must have, derived here again on purpose: a verification with billing's own
+//! derivation would confirm billing's mistakes. Must not share code with billing. Billing, payments and this crate each
+//! test their derivation against the test vector of docs/reference/api.md.
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;

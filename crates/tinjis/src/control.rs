@@ -28,7 +28,7 @@ pub(crate) struct NoteArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct InvoiceArgs {
-    /// hold: no run claims it until release; cancel: it is never charged, finally
+    /// hold: no run claims it until release; cancel: no run claims it any more
     #[arg(value_name = "hold|release|cancel", value_parser = ["hold", "release", "cancel"])]
     action: String,
     /// Reference of the invoice

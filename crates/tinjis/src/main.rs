@@ -1,5 +1,6 @@
-//! The command line: demo, pay, import, verify, and both services in one binary. In its image the binary has the
-//! commands alone, without the feature `services`. Only starts the command that `cli` returns; knows no API.
+//! The program `tinjis`: its commands and, with the feature `services`, also the demo, the simulation, backups and the
+//! four services. Its image has the program without that feature. Only starts the command that `cli` returns; knows no
+//! API.
 
 #![cfg_attr(
     not(feature = "services"),

@@ -193,13 +193,15 @@ fn in_doubt(idempotency: Idempotency) -> Outcome {
     }
 }
 
-/// A contradiction between a settlement and an attempt that was already final.
+/// A contradiction between a settlement and what is recorded already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Conflict {
-    /// Charged, though the attempt was recorded as not charged: it becomes CHARGED. The invoice becomes PAID, or goes
-    /// to ATTENTION when another attempt of it is open or charged.
+    /// Charged, though the attempt was recorded as not charged, or though another attempt of the invoice is CHARGED.
+    /// The attempt becomes CHARGED, unless another one is. The invoice goes to ATTENTION if it was PAID or CANCELLED or
+    /// has another open or charged attempt; otherwise it becomes PAID.
     ChargedLate,
-    /// Not charged, though the attempt was recorded otherwise: it stays as it is, and the invoice goes to ATTENTION.
+    /// Not charged, though the attempt is CHARGED: it stays so, and the invoice goes to ATTENTION. In a repair also
+    /// a charge whose customer or amount differs from the open attempt's; the attempt stays open.
     Contradiction,
 }
 

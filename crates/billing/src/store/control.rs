@@ -19,7 +19,7 @@ pub enum InvoiceAction {
     /// No run claims the invoice until it is released.
     Hold,
     Release,
-    /// The invoice is never charged; final.
+    /// No run claims the invoice any more; only a late charge of an earlier attempt changes its state (to ATTENTION).
     Cancel,
 }
 
@@ -29,8 +29,8 @@ pub enum CustomerAction {
     /// No run claims an invoice of the customer until it is released.
     Hold,
     Release,
-    /// The customer pays with another instrument, or its data were corrected: declines of the old instrument hold
-    /// nothing back any more. The periods of network limits continue.
+    /// The customer has a new instrument, or the data of the present one were corrected: earlier declines hold nothing
+    /// back any more. The periods of network limits continue.
     InstrumentChanged,
     SetNetwork(Network),
 }
@@ -89,7 +89,7 @@ pub enum Controlled {
     AttemptOpen,
     /// An attempt is CHARGED: the money must be paid back, which a cancellation would hide.
     Charged,
-    /// The invoice is in this state, which is final.
+    /// The invoice is in this state, PAID or CANCELLED, and can be neither held nor cancelled.
     Final(InvoiceState),
     /// Nothing has this name.
     Unknown,

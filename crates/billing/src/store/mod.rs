@@ -2,7 +2,8 @@
 //! Knows no SQL and no HTTP; SQLite and PostgreSQL implement it and pass one contract suite.
 //!
 //! Time is the store's own (a database's clock, or the clock that SQLite's store was given): callers name
-//! durations, never instants. Each method is one durable transaction: when it returns `Ok`, the fact is on disk.
+//! durations, never instants. Each method that writes is one durable transaction: when it returns `Ok`, the fact is on
+//! disk.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -265,7 +266,8 @@ pub trait RunStore: Send + Sync + 'static {
     /// The number of invoices in each state at one moment; cheap at any size.
     async fn counts(&self) -> Result<Counts>;
 
-    /// The ages that monitoring reads.
+    /// For monitoring: the times of the first PENDING invoice, of the oldest attempt IN_DOUBT, of the last run and of
+    /// the last run without a problem, and the number of invoices that are not tried again by themselves.
     async fn ages(&self) -> Result<Ages>;
 
     /// Starts a run with this order, or joins the unfinished one if that claims all that the order asks for. Joining

@@ -122,7 +122,8 @@ impl Disk {
     }
 }
 
-/// Commits a job. The commit before it cannot be lost any more; after a failed job there is no commit to lose.
+/// Makes the previous commit permanent, then runs the job as the last commit, which a simulated crash may still lose. A
+/// failed job leaves no commit to lose.
 fn commit<T>(
     connection: &Connection,
     job: impl FnOnce(&Connection) -> rusqlite::Result<T>,

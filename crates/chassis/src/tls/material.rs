@@ -25,7 +25,7 @@ const CERTIFICATES_MAX: usize = 1024;
 /// A file of material, and the setting that names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// The setting as the user writes it, such as `--tls-cert (TLS_CERT)`.
+    /// The setting as messages show it, flag and variable: `--tls-cert (TLS_CERT)`.
     pub setting: Arc<str>,
     pub path: PathBuf,
 }
@@ -214,8 +214,8 @@ pub(super) struct Trusted {
     pub(super) expires: i64,
 }
 
-/// Reads a bundle. Expired certificates in it are accepted: they concern only the other side, and are no reason to
-/// refuse a change.
+/// Reads a bundle. Expired certificates in it are accepted: the bundle stays usable, and only peers that chain to an
+/// expired certificate fail.
 pub(super) fn trusted(pem: &[u8]) -> Result<Trusted, MaterialError> {
     let pinned = certificates(pem)?;
     let mut roots = rustls::RootCertStore::empty();

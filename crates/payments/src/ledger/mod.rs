@@ -261,9 +261,9 @@ fn warn_of_new(id: &str) {
     );
 }
 
-/// The durable side of the payment service. Each method is one durable transaction: when it returns `Ok`, the fact is
-/// on disk. Callers rely on two guarantees of every implementation: a key of an account has one row, also under races;
-/// and a page never skips a row that becomes visible later.
+/// The durable side of the payment service. Each method that writes is one durable transaction: when it returns `Ok`,
+/// the fact is on disk. Callers rely on two guarantees of every implementation: a key of an account has one row, also
+/// under races; and a page never skips a row that becomes visible later.
 #[async_trait]
 pub trait Ledger: ControlStore + FaultCounts {
     /// The ledger's id, written at the first migration.

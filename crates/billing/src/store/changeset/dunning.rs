@@ -77,7 +77,7 @@ fn later(at: i64, wait: Duration) -> i64 {
     at.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Open attempts that are no longer allowed since a repair found earlier declines: a limit of the customer's network,
+/// Open attempts that must not be sent, because a repair has found earlier declines: a limit of the customer's network,
 /// or a decline of the same invoice, forbids them. Sending one would exceed what is allowed for the instrument.
 pub(in crate::store) fn to_withdraw(
     attempts: &[Attempt],

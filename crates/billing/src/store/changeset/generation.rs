@@ -45,9 +45,9 @@ pub enum BadSubscription {
     Reference(String, BadReference),
 }
 
-/// Decides a batch of subscriptions whose next period is due on `on`. A period is skipped if the next period of the
-/// same subscription is due too, and is not later than `latest_until`: a later one would not be invoiced in its place
-/// now.
+/// Decides a batch of subscriptions whose next period is due on `on`. A period is skipped if the subscription's next
+/// period is due too and its date is at most `latest_until`. A period after `latest_until` is not invoiced now, so that
+/// it replaces none; without `latest_until` no period is skipped.
 ///
 /// # Errors
 /// When a subscription's row is wrong.

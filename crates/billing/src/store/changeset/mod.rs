@@ -170,9 +170,10 @@ pub struct ResolutionAudit {
 pub struct Changeset<K = Key> {
     /// Attempts to insert: in the latest run, or in a finished run that is made for them.
     pub adopted: Vec<AdoptedAttempt<K>>,
-    /// Attempts to change, each from the state that was read.
+    /// Attempts to change. If one is no longer in the state that was read, the transaction fails.
     pub attempts: Vec<AttemptChange<K>>,
-    /// Invoices to change, by id, each from the state that was read.
+    /// Invoices to change, in ascending order of their ids. If one is no longer in the state that was read, the
+    /// transaction fails.
     pub invoices: Vec<InvoiceChange>,
     /// Deltas to add to each run's counters.
     pub counters: BTreeMap<RunId, CounterDeltas>,
@@ -333,7 +334,8 @@ pub fn next_number(last: Option<(u32, RunId)>, run: RunId) -> Option<u32> {
     }
 }
 
-/// Journals first sends: each of these attempts was inserted for a PENDING invoice.
+/// What follows from attempts that were inserted for PENDING invoices: the invoices become CHARGING, and the run counts
+/// the attempts.
 #[must_use]
 pub fn claim(run: RunId, inserted: &[Attempt]) -> Changeset {
     let mut changes = resend(Some(run), inserted.len());

@@ -151,7 +151,7 @@ fn settle_final(context: AttemptContext, outcome: Outcome) -> SettlementEffect {
 }
 
 /// The effect when a second attempt of an invoice is charged. The unique index allows one CHARGED attempt, so this one
-/// is not recorded as charged: if open, it stays in doubt, and an operator must decide.
+/// is not recorded as charged: if open, it becomes or stays IN_DOUBT. An operator must decide.
 fn second_charge(attempt: Option<AttemptState>) -> SettlementEffect {
     SettlementEffect {
         attempt,

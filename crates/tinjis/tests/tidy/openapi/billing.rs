@@ -131,7 +131,7 @@ fn invoices(document: &mut Document) {
     for (path, id, summary) in [
         ("/v1/invoices/{reference}/hold", "holdInvoice", "Hold an invoice: no run claims it"),
         ("/v1/invoices/{reference}/release", "releaseInvoice", "End the hold of an invoice"),
-        ("/v1/invoices/{reference}/cancel", "cancelInvoice", "Cancel an invoice, finally"),
+        ("/v1/invoices/{reference}/cancel", "cancelInvoice", "Cancel an invoice, so that no run claims it"),
     ] {
         let conflicts = "attempt-open, invoice-charged, invoice-final; nothing was changed";
         let operation = post::<NoteRequest, Invoice>(document, (path, id, "invoices"), summary, conflicts);
