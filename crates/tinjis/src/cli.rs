@@ -480,6 +480,8 @@ mod tests {
         assert!(mistakes.contains("--billing") && mistakes.contains("--payments"), "{mistakes}");
         let mistakes = parsed("verify --billing x --payments https://y").unwrap_err();
         assert!(mistakes.contains("--billing") && mistakes.contains("--ca: is missing"), "{mistakes}");
+        let mistakes = parsed("doctor x.toml --read-only --ca ca.pem").unwrap_err();
+        assert!(mistakes.contains("--ca: is given") && mistakes.contains("--push-metrics"), "{mistakes}");
     }
 
     #[test]

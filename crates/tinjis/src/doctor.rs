@@ -95,7 +95,10 @@ impl DoctorArgs {
                 self.tls.check_needed([&base], problems);
                 Some(self.tls.api(base, problems)?)
             }
-            None => None,
+            None => {
+                self.tls.check_absent("--push-metrics", problems);
+                None
+            }
         };
         let checks = doctor::Options {
             expectations: expectations?,

@@ -48,6 +48,13 @@ impl TlsArgs {
         }
     }
 
+    /// Records a mistake for each given file, where the command calls no service because this option is missing.
+    pub(crate) fn check_absent(&self, without: &str, problems: &mut Problems) {
+        for file in self.files().iter().filter(|file| file.is_given()) {
+            problems.add(file.name(), format_args!("is given, but it has no use without {without}"));
+        }
+    }
+
     /// A client of this URL with these limits; `None` when a mistake was recorded.
     pub(crate) fn client(&self, url: &Uri, config: ClientConfig, problems: &mut Problems) -> Option<Client> {
         if url.scheme() == Some(&Scheme::HTTPS) {
