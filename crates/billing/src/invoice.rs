@@ -135,7 +135,7 @@ states! {
     Dunning {
         /// Tried again from `next_attempt_at` on.
         Waiting = "waiting",
-        /// The ladder has ended: no run tries the invoice again.
+        /// The ladder has ended: with this instrument only a legacy pay call tries the invoice again.
         Exhausted = "exhausted",
         /// A hard decline: not tried again with this instrument.
         Hard = "hard",
