@@ -47,17 +47,19 @@ const MIGRATIONS: &[Migration] = &[
 /// Finds a page of one account's rows among many others; each entry ends with the row's number.
 const BY_ACCOUNT: &str = "CREATE INDEX ledger_by_account ON ledger (account)";
 
-/// The insert has no conflict target: the key is unique in its account, and in an older ledger over all accounts. A key
-/// that another account charged is not charged again for a caller that may be the same client: see
-/// [`Recorded::Foreign`].
+/// The insert has no conflict target: the key is unique in its account, and in an older ledger over all accounts. It
+/// takes its row from VALUES: for an INSERT from a SELECT, even of one row, SQLite opens a statement journal and copies
+/// each page that it changes.
 const INSERT: &str = "INSERT INTO ledger \
     (key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, created_at, \
      fingerprint_version, exponent, decline_class, decline_code) \
-    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?12, ?13, ?14, ?15 WHERE NOT EXISTS ( \
-      SELECT 1 FROM ledger AS other WHERE other.key = ?1 AND other.account <> ?2 AND other.state = 'CHARGED' \
-        AND (?11 IS NULL OR EXISTS (SELECT 1 FROM ledger_deployments AS theirs \
-          WHERE theirs.account = other.account AND theirs.deployment_id = ?11))) \
-    ON CONFLICT DO NOTHING";
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT DO NOTHING";
+
+/// Whether another account charged a key, for a caller that may be the same client: see [`Recorded::Foreign`].
+const CHARGED_BY_OTHER: &str = "SELECT 1 FROM ledger AS other \
+    WHERE other.key = ?1 AND other.account <> ?2 AND other.state = 'CHARGED' \
+      AND (?3 IS NULL OR EXISTS (SELECT 1 FROM ledger_deployments AS theirs \
+        WHERE theirs.account = other.account AND theirs.deployment_id = ?3))";
 
 /// The index for entries of [`Entry::is_once`]; other ledgers do not need it.
 const INDEX_REFERENCES: &str = "CREATE INDEX IF NOT EXISTS ledger_charged_references ON ledger (account, reference) \
@@ -329,7 +331,25 @@ fn record(sql: &Connection, entry: &Entry, written: i64, now_ms: i64) -> rusqlit
         let own = by_key(sql, &entry.account, key)?;
         return Ok(own.map_or(Recorded::ReferenceCharged(first), Recorded::Known));
     }
-    let inserted = sql.prepare_cached(INSERT)?.execute(params![
+    // One writer: no other account can charge the key in between.
+    let inserted = if is_charged_by_other(sql, entry)? { 0 } else { insert(sql, entry, now_ms)? };
+    crash_point!("P2");
+    if inserted == 1 {
+        return Ok(Recorded::New(Seq(sql.last_insert_rowid())));
+    }
+    let key = entry.key.as_ref().ok_or(rusqlite::Error::StatementChangedRows(inserted))?;
+    Ok(by_key(sql, &entry.account, key)?.map_or(Recorded::Foreign, Recorded::Known))
+}
+
+fn is_charged_by_other(sql: &Connection, entry: &Entry) -> rusqlite::Result<bool> {
+    let Some(key) = &entry.key else { return Ok(false) };
+    let deployment = entry.deployment.map(|deployment| deployment.0.to_string());
+    sql.prepare_cached(CHARGED_BY_OTHER)?.exists(params![key.as_str(), entry.account, deployment])
+}
+
+/// Inserts the row of an entry, unless its key has one; returns the number of rows.
+fn insert(sql: &Connection, entry: &Entry, now_ms: i64) -> rusqlite::Result<usize> {
+    sql.prepare_cached(INSERT)?.execute(params![
         entry.key.as_ref().map(Key::as_str),
         entry.account,
         entry.fingerprint.as_str(),
@@ -340,18 +360,11 @@ fn record(sql: &Connection, entry: &Entry, written: i64, now_ms: i64) -> rusqlit
         entry.state.as_str(),
         entry.route,
         now_ms,
-        entry.deployment.map(|deployment| deployment.0.to_string()),
         FingerprintVersion::CURRENT.number(),
         entry.amount.exponent,
         entry.decline.as_ref().map(|decline| decline.class.as_str()),
         entry.decline.as_ref().map(|decline| &*decline.code),
-    ])?;
-    crash_point!("P2");
-    if inserted == 1 {
-        return Ok(Recorded::New(Seq(sql.last_insert_rowid())));
-    }
-    let key = entry.key.as_ref().ok_or(rusqlite::Error::StatementChangedRows(inserted))?;
-    Ok(by_key(sql, &entry.account, key)?.map_or(Recorded::Foreign, Recorded::Known))
+    ])
 }
 
 fn look_up(sql: &Connection, account: &str, key: &Key) -> rusqlite::Result<Found> {
