@@ -200,7 +200,7 @@ pub fn admin_router(
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready).with_state(readiness))
-        .route("/metrics", get(show).with_state(metrics))
+        .route("/metrics", get(serve_metrics).with_state(metrics))
         .route(
             "/log-level",
             get(level).put(set_level).with_state(log).layer(from_fn_with_state(access, guard_level)),
@@ -226,7 +226,7 @@ struct Shown {
     reasons: IntGaugeVec,
 }
 
-async fn show(State(shown): State<Shown>) -> Response {
+async fn serve_metrics(State(shown): State<Shown>) -> Response {
     let reasons = shown.readiness.reasons();
     shown.reasons.reset();
     // Always there, so that an alert rule finds a series.

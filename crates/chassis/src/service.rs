@@ -221,15 +221,15 @@ pub fn keep_memory_private() {
 /// # Errors
 /// When the service is not ready, does not answer within 2 s or is not running.
 pub async fn healthcheck(admin: SocketAddr) -> anyhow::Result<()> {
-    let admin = reachable(admin);
-    let asked = tokio::time::timeout(HEALTHCHECK, ask(admin)).await;
+    let admin = to_callable_address(admin);
+    let asked = tokio::time::timeout(HEALTHCHECK, query_readiness(admin)).await;
     let asked = asked.with_context(|| format!("{admin} does not answer within {HEALTHCHECK:?}"))?;
     ensure!(asked.with_context(|| format!("{admin} cannot be asked"))?, "{admin} is not ready");
     Ok(())
 }
 
 /// Replaces "all addresses" by loopback: a service can listen there, but not be called there.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
+fn to_callable_address(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address {
             SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -239,7 +239,7 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-async fn ask(address: SocketAddr) -> std::io::Result<bool> {
+async fn query_readiness(address: SocketAddr) -> std::io::Result<bool> {
     const OK: &[u8] = b"HTTP/1.1 200 ";
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
@@ -392,8 +392,8 @@ mod tests {
         let mut address = admin("200 OK").await;
         address.set_ip(Ipv4Addr::UNSPECIFIED.into());
         healthcheck(address).await.unwrap();
-        assert_eq!(reachable("[::]:8001".parse().unwrap()), "[::1]:8001".parse().unwrap());
-        assert_eq!(reachable("10.0.0.1:8001".parse().unwrap()), "10.0.0.1:8001".parse().unwrap());
+        assert_eq!(to_callable_address("[::]:8001".parse().unwrap()), "[::1]:8001".parse().unwrap());
+        assert_eq!(to_callable_address("10.0.0.1:8001".parse().unwrap()), "10.0.0.1:8001".parse().unwrap());
     }
 
     #[tokio::test]

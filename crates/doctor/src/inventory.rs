@@ -164,7 +164,7 @@ fn assemble(workload: &Workload, object: &Value, pods: &[Value], services: &[Val
     let selector = object["spec"]["selector"].clone();
     let container = &template["spec"]["containers"][0];
     let ports = container["ports"].as_array().into_iter().flatten();
-    let ports: Vec<u16> = ports.filter_map(|port| number(&port["containerPort"])).collect();
+    let ports: Vec<u16> = ports.filter_map(|port| to_port(&port["containerPort"])).collect();
     let probe = &container["readinessProbe"];
     let handler = ["httpGet", "tcpSocket", "grpc"].into_iter().find(|handler| !probe[handler].is_null());
     let readiness_port = handler.and_then(|handler| resolve(&probe[handler]["port"], container));
@@ -205,7 +205,7 @@ fn assemble(workload: &Workload, object: &Value, pods: &[Value], services: &[Val
 fn service_ports(service: &Value, container: &Value) -> Vec<Service> {
     let ports = service["spec"]["ports"].as_array().into_iter().flatten();
     let deployed = ports.filter_map(|entry| {
-        let port = number(&entry["port"])?;
+        let port = to_port(&entry["port"])?;
         let target = resolve(&entry["targetPort"], container).unwrap_or(port);
         let addresses = addresses(&service["spec"]["clusterIPs"]);
         Some(Service { name: text(&service["metadata"]["name"]), addresses, port, target })
@@ -215,9 +215,9 @@ fn service_ports(service: &Value, container: &Value) -> Vec<Service> {
 
 /// Resolves a port by number, or by name in the container.
 fn resolve(port: &Value, container: &Value) -> Option<u16> {
-    number(port).or_else(|| {
+    to_port(port).or_else(|| {
         let ports = container["ports"].as_array()?;
-        number(
+        to_port(
             &ports.iter().find(|candidate| candidate["name"] == *port && !port.is_null())?["containerPort"],
         )
     })
@@ -250,7 +250,7 @@ pub(crate) fn selects(selector: &Value, labels: &Value) -> bool {
         })
 }
 
-fn number(value: &Value) -> Option<u16> {
+fn to_port(value: &Value) -> Option<u16> {
     value.as_u64().and_then(|number| u16::try_from(number).ok())
 }
 

@@ -84,7 +84,7 @@ pub async fn examine(mut options: Options, progress: Progress<'_>) -> anyhow::Re
     let snapshot = tokio::select! {
         snapshot = Snapshot::read(&kube, &namespaces) => snapshot?,
         // The owner of the proxy ends it, which a signal's default action would skip.
-        stopped = stopped() => return Err(stopped.err().unwrap_or_else(|| anyhow!("stopped"))),
+        stopped = wait_for_stop_signal() => return Err(stopped.err().unwrap_or_else(|| anyhow!("stopped"))),
     };
     let compared = compare(&options.expectations, &snapshot);
     if options.read_only {
@@ -123,7 +123,7 @@ async fn try_checks(
     let session = ClusterSession { kube, factory, namespace: format!("tinjis-doctor-{run}") };
     let examined = tokio::select! {
         examined = run_checks(&session, expectations, progress) => examined,
-        stopped = stopped() => stopped.and_then(|()| bail!("stopped")),
+        stopped = wait_for_stop_signal() => stopped.and_then(|()| bail!("stopped")),
     };
     let reason = if examined.is_ok() { "" } else { "run failed, " };
     progress(format_args!("{reason}deleting probe pods"));
@@ -137,7 +137,7 @@ async fn try_checks(
 }
 
 /// Returns on Ctrl-C, the end of a Job, or a closed terminal: created objects must be deleted then, too.
-async fn stopped() -> anyhow::Result<()> {
+async fn wait_for_stop_signal() -> anyhow::Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut hangup = signal(SignalKind::hangup())?;
     tokio::select! {

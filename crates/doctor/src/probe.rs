@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use chassis::client::{Client, ClientConfig, port};
+use chassis::client::{Client, ClientConfig, parse_port};
 use chassis::clock::Clock;
 use chassis::config::{Problems, load};
 use chassis::tls::{ClientFiles, Source, TlsConnect};
@@ -129,7 +129,8 @@ impl Args {
         let endpoint: Uri = self.endpoint.as_deref().unwrap_or_default().parse()?;
         let authority = endpoint.authority().context("PAYMENT_PROVIDER_ENDPOINT is not set in this pod")?;
         let is_secure = endpoint.scheme_str() == Some("https");
-        let port = port(authority).map_err(anyhow::Error::msg)?.unwrap_or(if is_secure { 443 } else { 80 });
+        let port =
+            parse_port(authority).map_err(anyhow::Error::msg)?.unwrap_or(if is_secure { 443 } else { 80 });
         let host = match &call.address {
             Some(address) => address.as_str(),
             None => authority.host(),

@@ -24,12 +24,12 @@ pub(crate) fn describe_path(found: &Found) -> Vec<String> {
     let stands = last.store.invoices.iter().enumerate().filter(|(at, invoice)| {
         last.provider.charges[*at] > 0 || **invoice != World::NEW.store.invoices[*at]
     });
-    let stands: Vec<String> = stands.map(|(at, invoice)| stand(&last, at, invoice)).collect();
+    let stands: Vec<String> = stands.map(|(at, invoice)| invoice_line(&last, at, invoice)).collect();
     lines.push(format!("=> {}: {}", found.wrong.words(), stands.join("; ")));
     lines
 }
 
-fn stand(world: &World, at: usize, invoice: &Invoice) -> String {
+fn invoice_line(world: &World, at: usize, invoice: &Invoice) -> String {
     let reason = invoice.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
     let attempts = invoice.known().map(|(at, attempt)| format!("#{} {}", at + 1, attempt.state));
     let attempts: Vec<String> = attempts.collect();
@@ -49,26 +49,44 @@ fn line(before: &World, next: &Next) -> String {
 fn sentence(before: &World, next: &Next) -> String {
     let of = |at: usize| before.replicas[at].call.job().map(attempt).unwrap_or_default();
     match next.step {
-        Step::Claim(at, job) => format!("{} claims {} with key {}", who(at), attempt(job), key(job.key)),
+        Step::Claim(at, job) => {
+            format!("{} claims {} with key {}", replica_letter(at), attempt(job), key(job.key))
+        }
         Step::ClaimAgain(at, job) => {
-            format!("{} claims {} again with key {}, send {}", who(at), attempt(job), key(job.key), job.sends)
+            format!(
+                "{} claims {} again with key {}, send {}",
+                replica_letter(at),
+                attempt(job),
+                key(job.key),
+                job.sends
+            )
         }
         Step::Send(at) => match next.world.replicas[at].call {
-            crate::world::Call::Completed(..) => format!("{} may not send {}", who(at), of(at)),
-            _ => format!("{} sends {}", who(at), of(at)),
+            crate::world::Call::Completed(..) => format!("{} may not send {}", replica_letter(at), of(at)),
+            _ => format!("{} sends {}", replica_letter(at), of(at)),
         },
-        Step::GiveBack(at) => format!("{} does not send {}", who(at), of(at)),
+        Step::GiveBack(at) => format!("{} does not send {}", replica_letter(at), of(at)),
         Step::Hear(at, word) => {
             let charged = next.world.provider.charges != before.provider.charges;
             let charged = if charged { "the provider CHARGES; " } else { "" };
-            format!("{charged}{} hears of {}: {} ({:?})", who(at), of(at), word.shown, word.class)
+            format!("{charged}{} hears of {}: {} ({:?})", replica_letter(at), of(at), word.shown, word.class)
         }
-        Step::SendCopy(at) => format!("a copy of {}'s request for {} goes astray", who(at), of(at)),
-        Step::TimeOut(at) => format!("{} stops waiting for {}; its request lives on", who(at), of(at)),
+        Step::SendCopy(at) => {
+            format!("a copy of {}'s request for {} goes astray", replica_letter(at), of(at))
+        }
+        Step::TimeOut(at) => {
+            format!("{} stops waiting for {}; its request lives on", replica_letter(at), of(at))
+        }
         Step::Settle(at, outcome, effect) => {
-            format!("{} records {} of {}{}", who(at), outcome_words(outcome), of(at), effect_words(effect))
+            format!(
+                "{} records {} of {}{}",
+                replica_letter(at),
+                outcome_words(outcome),
+                of(at),
+                effect_words(effect)
+            )
         }
-        Step::Crash(at) => format!("{} is killed and starts again", who(at)),
+        Step::Crash(at) => format!("{} is killed and starts again", replica_letter(at)),
         Step::EndLease(invoice, at) => format!("the lease of I{} #{} ends", invoice + 1, at + 1),
         Step::Arrive(request) => arrives(before, next, &request),
         Step::DropCopy(request) => format!("the late copy with key {} is lost", key(request.key)),
@@ -119,7 +137,7 @@ fn arrives(before: &World, next: &Next, request: &Request) -> String {
     format!("the late copy for I{} with key {} arrives{then}", request.invoice + 1, key(request.key))
 }
 
-fn who(at: usize) -> char {
+fn replica_letter(at: usize) -> char {
     char::from(b"ABC"[at])
 }
 
@@ -154,6 +172,6 @@ mod tests {
 
     #[test]
     fn an_untouched_invoice_is_pending() {
-        assert_eq!(stand(&World::NEW, 0, &World::NEW.store.invoices[0]), "I1 PENDING, charges 0");
+        assert_eq!(invoice_line(&World::NEW, 0, &World::NEW.store.invoices[0]), "I1 PENDING, charges 0");
     }
 }

@@ -198,7 +198,7 @@ impl Machine {
             next.provider = after;
             for &word in self.answers.genuine(reply, head.expects, ledger) {
                 let names = names_ledger(self.protocol.idempotency, word.class);
-                self.hear(next, at, job, word, names.then_some(ledger), Nature::Regular, out);
+                self.receive_answer(next, at, job, word, names.then_some(ledger), Nature::Regular, out);
             }
             let executed = matches!(reply, ProviderReply::Charged | ProviderReply::Refused);
             if !executed {
@@ -216,11 +216,11 @@ impl Machine {
             self.misdeliver(world, at, job, word, Fault::KeyInFlight, out);
         }
         self.misdeliver(world, at, job, NO_ANSWER, Fault::RequestLost, out);
-        self.strand(world, at, job, &request, out);
+        self.lose_sender(world, at, job, &request, out);
     }
 
     /// The request continues without its sender, or is sent twice.
-    fn strand(&self, world: &World, at: usize, job: Job, request: &Request, out: &mut Vec<Next>) {
+    fn lose_sender(&self, world: &World, at: usize, job: Job, request: &Request, out: &mut Vec<Next>) {
         let copies = |next: &mut World| next.copies[usize::from(request.invoice)] |= request.place();
         if let Some(mut next) = self.fault(world, Fault::RequestDelayed) {
             copies(&mut next);
@@ -245,12 +245,12 @@ impl Machine {
         out: &mut Vec<Next>,
     ) {
         if let Some(next) = self.fault(world, kind) {
-            self.hear(next, at, job, word, None, Nature::Fault(kind), out);
+            self.receive_answer(next, at, job, word, None, Nature::Fault(kind), out);
         }
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one step, each of another kind")]
-    fn hear(
+    fn receive_answer(
         &self,
         mut next: World,
         at: usize,

@@ -2,7 +2,7 @@
 //! holds and that each broken variant of it is found. Never shipped; no other crate knows it.
 //!
 //! Called, not copied: `protocol::transition`, `protocol::key`, `provider::answer` and `store::changeset` of billing,
-//! and `keys::judge` of payments. Modelled: the code around them, as each file says in its first lines.
+//! and `keys::judge_known_key` of payments. Modelled: the code around them, as each file says in its first lines.
 
 mod answers;
 mod cases;

@@ -4,7 +4,7 @@
 
 use payments::amount::Minor;
 use payments::deployments::{Admission, Facts, admit};
-use payments::keys::{Fingerprint, FingerprintVersion, Key, Known, judge};
+use payments::keys::{Fingerprint, FingerprintVersion, Key, Known, judge_known_key};
 use payments::ledger::{Entry, Row as LedgerRow, Seq, State};
 
 use crate::answers::ProviderReply;
@@ -106,7 +106,7 @@ fn known(decision: Decision, same_amount: bool) -> Known {
         let all = decisions.into_iter().flat_map(|decision| {
             [false, true].map(|amount| {
                 let (row, entry) = case(decision, amount);
-                judge(&row, &entry)
+                judge_known_key(&row, &entry)
             })
         });
         all.collect()

@@ -19,7 +19,7 @@ use crate::deployments::DeploymentId;
 use crate::faults::draw::{Delivery, Subject};
 use crate::faults::rates::Decision;
 use crate::faults::script::{Facts, Fault, StatusFault};
-use crate::keys::{Fingerprint, Key, Known, judge};
+use crate::keys::{Fingerprint, Key, Known, judge_known_key};
 use crate::ledger::{Entry, Ledger, LedgerError, Recorded, Row, Seq, State};
 use crate::metrics::Counters;
 
@@ -220,21 +220,21 @@ impl ChargerInner {
         let subject = subject(key.as_ref(), &charge, &fingerprint);
         let (delivery, fault) = match in_force.faults.select_fault(&*self.ledger, subject, &facts).await {
             Ok(selected) => selected,
-            Err(error) => return uncounted(&error).into(),
+            Err(error) => return uncounted_answer(&error).into(),
         };
         let (state, decline) = match decide(&in_force, fault.as_ref(), &facts, delivery) {
             Decision::Charge => (State::Charged, None),
             Decision::Decline(decline) => (State::Refused, Some(decline)),
         };
         if let Some(fault) = &fault {
-            self.counters.struck(fault);
+            self.counters.count_fault(fault);
             tracing::info!(
                 fault = fault.as_str(),
                 key = key.as_ref().map(Key::as_str),
                 "a fault of the script struck"
             );
         }
-        if let Some(response_fault) = before(fault.as_ref()).await {
+        if let Some(response_fault) = apply_early_fault(fault.as_ref()).await {
             return ChargeReply { answer: Answer::Nothing, response_fault: Some(response_fault) };
         }
         let key = key.filter(|_| fault != Some(Fault::ForgetKey));
@@ -302,7 +302,7 @@ impl ChargerInner {
     }
 
     fn repeat(&self, row: &Row, entry: &Entry) -> Answer {
-        match judge(row, entry) {
+        match judge_known_key(row, entry) {
             Known::Replay => {
                 self.counters.replayed();
                 let (charged, decline) = (row.state == State::Charged, row.decline.clone());
@@ -347,7 +347,7 @@ fn subject<'a>(key: Option<&'a Key>, charge: &'a Charge, fingerprint: &'a Finger
 }
 
 /// The answer when a fault could not be counted and might occur again: nothing was executed.
-fn uncounted(error: &LedgerError) -> Answer {
+fn uncounted_answer(error: &LedgerError) -> Answer {
     if let LedgerError::NotServing(why) = error {
         tracing::debug!(why, "a charge was not executed");
         return Answer::NotServing;
@@ -366,7 +366,7 @@ fn decide(in_force: &InForce, fault: Option<&Fault>, facts: &Facts<'_>, delivery
 }
 
 /// Applies a fault before the charge: waits, or returns a response with nothing executed.
-async fn before(fault: Option<&Fault>) -> Option<ResponseFault> {
+async fn apply_early_fault(fault: Option<&Fault>) -> Option<ResponseFault> {
     match fault? {
         Fault::Latency(wait) => {
             tokio::time::sleep(*wait).await;

@@ -192,7 +192,7 @@ impl Controls {
                 let rates = match row.value.as_deref().map(|json| Rates::parse(json.as_bytes())) {
                     None => self.0.start.rates.clone(),
                     Some(Ok(rates)) => rates,
-                    Some(Err(_)) => return unreadable(row),
+                    Some(Err(_)) => return log_unreadable(row),
                 };
                 tracing::warn!(rates = %rates.to_json(), revision = row.revision, "rates of an operator are in force");
                 let InForce { seed, faults, .. } = &*state.in_force;
@@ -205,7 +205,7 @@ impl Controls {
                 let (seed, faults) = match script {
                     Ok(None) => (start.seed, start.faults(self.0.started_at_ms)),
                     Ok(Some(script)) => start.faults_of(script, row),
-                    Err(_) => return unreadable(row),
+                    Err(_) => return log_unreadable(row),
                 };
                 tracing::warn!(
                     rules = faults.script().rules.len(),
@@ -226,7 +226,7 @@ impl Controls {
 }
 
 /// Logs a row that another version wrote: the previous settings stay in force.
-fn unreadable(row: &ControlRow) {
+fn log_unreadable(row: &ControlRow) {
     tracing::error!(
         name = row.control.as_str(),
         revision = row.revision,

@@ -128,7 +128,7 @@ pub enum Known {
 
 /// Compares a request with the row with the same account and key.
 #[must_use]
-pub fn judge(row: &Row, entry: &Entry) -> Known {
+pub fn judge_known_key(row: &Row, entry: &Entry) -> Known {
     if row.state == State::Voided {
         Known::Voided
     } else if !is_same_request(row, entry) {

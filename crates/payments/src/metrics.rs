@@ -43,7 +43,7 @@ impl Counters {
     }
 
     /// Counts one fault.
-    pub fn struck(&self, fault: &Fault) {
+    pub fn count_fault(&self, fault: &Fault) {
         self.faults.with_label_values(&[fault.as_str()]).inc();
     }
 }

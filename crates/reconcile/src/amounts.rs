@@ -4,24 +4,26 @@
 const SCALE: u8 = 9;
 
 /// Converts minor units to other decimals; `None` where the result is no whole number.
-pub(crate) fn rescaled(minor: i64, from: u8, to: u8) -> Option<i64> {
-    i64::try_from(units(scaled(minor, from), to)?).ok()
+pub(crate) fn rescale(minor: i64, from: u8, to: u8) -> Option<i64> {
+    i64::try_from(from_scaled(to_scaled(minor, from), to)?).ok()
 }
 
 /// An amount with [`SCALE`] decimals, for sums.
-pub(crate) fn scaled(minor: i64, exponent: u8) -> i128 {
+pub(crate) fn to_scaled(minor: i64, exponent: u8) -> i128 {
     i128::from(minor) * power(SCALE.saturating_sub(exponent))
 }
 
 /// A sum in minor units of `exponent` decimals; `None` where the result is no whole number.
-pub(crate) fn units(scaled: i128, exponent: u8) -> Option<i128> {
+pub(crate) fn from_scaled(scaled: i128, exponent: u8) -> Option<i128> {
     let unit = power(SCALE.saturating_sub(exponent));
     (scaled % unit == 0).then(|| scaled / unit)
 }
 
 /// The smallest number of decimals, at least `from`, in which all sums are whole.
 pub(crate) fn common_exponent(from: u8, sums: &[i128]) -> u8 {
-    (from..SCALE).find(|exponent| sums.iter().all(|sum| units(*sum, *exponent).is_some())).unwrap_or(SCALE)
+    (from..SCALE)
+        .find(|exponent| sums.iter().all(|sum| from_scaled(*sum, *exponent).is_some()))
+        .unwrap_or(SCALE)
 }
 
 fn power(places: u8) -> i128 {
@@ -43,15 +45,15 @@ mod tests {
             (-5, 2, 2, Some(-5)),
             (i64::MAX, 0, 4, None),
         ] {
-            assert_eq!(rescaled(minor, from, to), expected, "{minor} of {from} in {to}");
+            assert_eq!(rescale(minor, from, to), expected, "{minor} of {from} in {to}");
         }
     }
 
     #[test]
     fn a_sum_shows_as_many_decimals_as_it_has() {
-        assert_eq!(common_exponent(0, &[scaled(1500, 0), scaled(150_000, 2)]), 0);
-        assert_eq!(common_exponent(0, &[scaled(1500, 0), scaled(150_050, 2)]), 1);
-        assert_eq!(common_exponent(2, &[scaled(1234, 3)]), 3);
-        assert_eq!(units(scaled(1234, 3), 3), Some(1234));
+        assert_eq!(common_exponent(0, &[to_scaled(1500, 0), to_scaled(150_000, 2)]), 0);
+        assert_eq!(common_exponent(0, &[to_scaled(1500, 0), to_scaled(150_050, 2)]), 1);
+        assert_eq!(common_exponent(2, &[to_scaled(1234, 3)]), 3);
+        assert_eq!(from_scaled(to_scaled(1234, 3), 3), Some(1234));
     }
 }

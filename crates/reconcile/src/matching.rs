@@ -269,7 +269,7 @@ impl Matcher {
         self.unkeyed += u64::from(row.key.is_none());
         let currency = self.index.currencies.number(row.currency.as_deref().unwrap_or_default());
         let sums = self.sums.entry(currency).or_default();
-        sums.charged += amounts::scaled(row.amount_minor.unwrap_or_default(), row.exponent);
+        sums.charged += amounts::to_scaled(row.amount_minor.unwrap_or_default(), row.exponent);
         sums.row_exponent = sums.row_exponent.max(row.exponent);
     }
 
@@ -313,7 +313,7 @@ impl Matcher {
             customer_id: row.customer_id.filter(|id| *id != UNNAMED_CUSTOMER).unwrap_or(asked.customer_id),
             amount_minor: row.amount_minor.map_or(asked.amount_minor, |minor| {
                 let exponent = self.index.currencies.exponent(asked.currency).unwrap_or(row.exponent);
-                amounts::rescaled(minor, row.exponent, exponent).unwrap_or(NO_AMOUNT)
+                amounts::rescale(minor, row.exponent, exponent).unwrap_or(NO_AMOUNT)
             }),
             currency,
         };
@@ -406,7 +406,7 @@ impl Matcher {
             let terms = entry.terms();
             let exponent = self.index.currencies.exponent(terms.currency).unwrap_or_else(hundredths);
             self.sums.entry(terms.currency).or_default().paid +=
-                amounts::scaled(terms.amount_minor, exponent);
+                amounts::to_scaled(terms.amount_minor, exponent);
         }
         let is_unbacked = entry.is_paid_by_charge() && !entry.is_backed();
         // A charge under another key, or without a key, is not a lost charge.

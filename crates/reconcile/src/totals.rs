@@ -8,7 +8,7 @@ use crate::currencies::Currencies;
 use crate::findings::{CurrencySum, Finding, FindingKind, NAMED_FINDINGS_MAX, Reconciliation};
 use crate::index::InvoiceSlot;
 
-/// One currency's amounts, in [`amounts::scaled`].
+/// One currency's amounts, in [`amounts::to_scaled`].
 #[derive(Debug, Default)]
 pub(crate) struct Sums {
     pub(crate) paid: i128,
@@ -66,7 +66,7 @@ impl Totals {
             let code = self.currencies.code(*currency).to_owned();
             let exponent = self.currencies.exponent(*currency).unwrap_or(sums.row_exponent);
             let exponent = amounts::common_exponent(exponent, &[sums.paid, sums.charged]);
-            let minor = |sum| amounts::units(sum, exponent).unwrap_or_default();
+            let minor = |sum| amounts::from_scaled(sum, exponent).unwrap_or_default();
             let (paid_minor, charged_minor) = (minor(sums.paid), minor(sums.charged));
             self.result.sums.insert(code, CurrencySum { paid_minor, charged_minor, exponent });
         }

@@ -288,7 +288,7 @@ impl BillingArgs {
     }
 
     fn base(&self, problems: &mut Problems) -> Option<BaseUrl> {
-        url(problems, "--billing", &self.billing, BILLING_DEFAULT)
+        parse_base_url(problems, "--billing", &self.billing, BILLING_DEFAULT)
     }
 
     pub(crate) fn tls(&self) -> &TlsArgs {
@@ -308,7 +308,13 @@ impl BillingArgs {
         let reader = non_empty(&self.reader_token_file).map(|path| (READER, path.into()));
         let api = self.tls.api(base, problems);
         let (setting, path) = own.or(operator).or(reader).unzip();
-        service(problems, setting.unwrap_or(OPERATOR), api, Scheme::Bearer, path.map(TokenSource::file))
+        with_credentials(
+            problems,
+            setting.unwrap_or(OPERATOR),
+            api,
+            Scheme::Bearer,
+            path.map(TokenSource::file),
+        )
     }
 }
 
@@ -332,13 +338,13 @@ impl VerifyArgs {
             return self.all(setting, token, problems);
         }
         let billing = self.billing.base(problems);
-        let payments = url(problems, "--payments", &self.payments, PAYMENTS_DEFAULT);
+        let payments = parse_base_url(problems, "--payments", &self.payments, PAYMENTS_DEFAULT);
         if let (Some(billing), Some(payments)) = (&billing, &payments) {
             self.billing.tls.check_needed([billing, payments], problems);
         }
         let billing = billing.and_then(|base| self.billing.at(base, None, problems));
         let payments = payments.and_then(|base| self.billing.tls.api(base, problems));
-        let payments = service(problems, setting, payments, Scheme::XToken, token);
+        let payments = with_credentials(problems, setting, payments, Scheme::XToken, token);
         let acknowledge = self.acknowledge.resolve(problems);
         let Self { json, repair, .. } = *self;
         Some(Command::Verify { billing: billing?, payments: payments?, json, repair, acknowledge })
@@ -382,14 +388,14 @@ impl VerifyArgs {
 impl ResolveArgs {
     fn resolve(self, problems: &mut Problems) -> Option<Command> {
         let billing = self.billing.resolve(problems);
-        let what = if self.log { Some(resolve::ResolveCommand::Log) } else { self.what(problems) };
+        let what = if self.log { Some(resolve::ResolveCommand::Log) } else { self.parse_command(problems) };
         Some(Command::Resolve { billing: billing?, what: what? })
     }
 
-    fn what(&self, problems: &mut Problems) -> Option<resolve::ResolveCommand> {
+    fn parse_command(&self, problems: &mut Problems) -> Option<resolve::ResolveCommand> {
         if let Some(ledger_id) = non_empty(&self.accept_ledger) {
-            let why = required(problems, "--why", self.why.as_deref());
-            let actor = required(problems, "--actor", self.actor.as_deref());
+            let why = require_option(problems, "--why", self.why.as_deref());
+            let actor = require_option(problems, "--actor", self.actor.as_deref());
             let ledger_id = ledger_id.to_owned();
             return Some(resolve::ResolveCommand::AcceptLedger { ledger_id, reason: why?, actor: actor? });
         }
@@ -413,14 +419,14 @@ impl ResolveArgs {
             problems.add("--decision", "of what: give a key or --reason-is");
             return None;
         }
-        let why = required(problems, "--why", self.why.as_deref());
-        let actor = required(problems, "--actor", self.actor.as_deref());
+        let why = require_option(problems, "--why", self.why.as_deref());
+        let actor = require_option(problems, "--actor", self.actor.as_deref());
         let resolution = resolve::OperatorDecision { charged: charged?, reason: why?, actor: actor? };
         Some(resolve::ResolveCommand::Decide { which, resolution, dry_run: self.dry_run })
     }
 }
 
-fn required(problems: &mut Problems, setting: &str, text: Option<&str>) -> Option<String> {
+fn require_option(problems: &mut Problems, setting: &str, text: Option<&str>) -> Option<String> {
     let text = text.filter(|text| !text.trim().is_empty()).map(str::to_owned);
     if text.is_none() {
         problems.add(setting, "must be given with a decision");
@@ -428,11 +434,16 @@ fn required(problems: &mut Problems, setting: &str, text: Option<&str>) -> Optio
     text
 }
 
-fn url(problems: &mut Problems, setting: &str, text: &Option<String>, default: &str) -> Option<BaseUrl> {
+fn parse_base_url(
+    problems: &mut Problems,
+    setting: &str,
+    text: &Option<String>,
+    default: &str,
+) -> Option<BaseUrl> {
     problems.check(setting, BaseUrl::from_str(non_empty(text).unwrap_or(default)))
 }
 
-pub(crate) fn service(
+pub(crate) fn with_credentials(
     problems: &mut Problems,
     setting: &str,
     api: Option<Api>,

@@ -106,12 +106,12 @@ impl CustomerArgs {
 }
 
 /// Whether all charging is stopped, according to billing; `None` for an earlier version of billing without this route.
-pub(crate) async fn charging(billing: &Api) -> Result<Option<Charging>, CallError> {
+pub(crate) async fn fetch_charging(billing: &Api) -> Result<Option<Charging>, CallError> {
     billing.find("/v1/charging").await
 }
 
 /// One line about a stop; `None` while nothing is stopped.
-pub(crate) fn stopped(charging: &Charging) -> Option<String> {
+pub(crate) fn stop_notice(charging: &Charging) -> Option<String> {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     charging.stopped.then(|| {
         let (actor, since, reason) = (text(&charging.actor), text(&charging.since), text(&charging.reason));
@@ -133,7 +133,7 @@ impl Answer {
         let hold = |held: &bool| if *held { "held" } else { "not held" };
         match self {
             Self::Charging(charging) => {
-                stopped(charging).unwrap_or_else(|| "charging is not stopped".to_owned())
+                stop_notice(charging).unwrap_or_else(|| "charging is not stopped".to_owned())
             }
             Self::Invoice(invoice) => {
                 let Invoice { reference, state, held, .. } = invoice.as_ref();

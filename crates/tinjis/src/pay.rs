@@ -61,7 +61,7 @@ impl Run {
     }
 
     /// Reads the current state of the run.
-    pub(crate) async fn look(&self, billing: &Api) -> Result<Self, CallError> {
+    pub(crate) async fn refetch(&self, billing: &Api) -> Result<Self, CallError> {
         billing.get(&format!("/v1/runs/{}", self.0.id)).await
     }
 
@@ -140,7 +140,7 @@ pub(crate) async fn command(billing: &Api) -> anyhow::Result<u8> {
     let verb = if run.0.joined { "joined" } else { "started" };
     output::note(format_args!("{verb} run {} on {}", run.0.id, billing.base()));
     let watched = tokio::select! {
-        watched = watch(billing, run) => Some(watched?),
+        watched = poll_until_finished(billing, run) => Some(watched?),
         _ = interrupt.recv() => None,
     };
     let Some(run) = watched else {
@@ -162,15 +162,15 @@ pub(crate) async fn command(billing: &Api) -> anyhow::Result<u8> {
 
 /// Says that all charging is stopped, if it is.
 async fn print_if_stopped(billing: &Api) -> Result<bool, CallError> {
-    let stopped = control::charging(billing).await?.as_ref().and_then(control::stopped);
+    let stopped = control::fetch_charging(billing).await?.as_ref().and_then(control::stop_notice);
     stopped.iter().for_each(output::result);
     Ok(stopped.is_some())
 }
 
 /// Follows a run that was started elsewhere, and shows what came of it.
-pub(crate) async fn follow(billing: &Api, id: i64) -> Result<Run, CallError> {
+pub(crate) async fn follow_run(billing: &Api, id: i64) -> Result<Run, CallError> {
     let run: Run = billing.get(&format!("/v1/runs/{id}")).await?;
-    let run = watch(billing, run).await?;
+    let run = poll_until_finished(billing, run).await?;
     output::result(format_args!("run {}: {}", run.0.id, run.display()));
     Ok(run)
 }
@@ -178,7 +178,7 @@ pub(crate) async fn follow(billing: &Api, id: i64) -> Result<Run, CallError> {
 /// Follows a run of the schedule, and says what to do about invoices that it did not charge; `true` if there are none.
 /// A declined invoice has its answer: its ladder says when it is tried again.
 pub(crate) async fn follow_scheduled(billing: &Api, id: i64) -> Result<bool, CallError> {
-    let run = follow(billing, id).await?;
+    let run = follow_run(billing, id).await?;
     let is_due = is_due(&billing.get("/v1/schedule").await?);
     let left: Deployment = billing.get("/v1/deployment").await?;
     let is_stopped = print_if_stopped(billing).await?;
@@ -195,7 +195,7 @@ fn is_due(schedule: &ScheduleStatus) -> bool {
 }
 
 /// Reads the run until it is finished.
-async fn watch(billing: &Api, mut run: Run) -> Result<Run, CallError> {
+async fn poll_until_finished(billing: &Api, mut run: Run) -> Result<Run, CallError> {
     let progress = Progress::bar("paying", run.total(), TEMPLATE);
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -205,7 +205,7 @@ async fn watch(billing: &Api, mut run: Run) -> Result<Run, CallError> {
         progress.total(run.total().max(run.done()));
         progress.at(run.done(), pace.display(&run));
         ticks.tick().await;
-        match run.look(billing).await {
+        match run.refetch(billing).await {
             Ok(now) => {
                 run = now;
                 seen = Instant::now();

@@ -137,7 +137,7 @@ fn as_billing_has_it(object: &Object, new: NewSubscription) -> anyhow::Result<Su
 fn of_file(file: PathBuf, only: Option<&str>, holidays: &Holidays) -> anyhow::Result<Vec<Subscription>> {
     let format = Format::of(&file)
         .with_context(|| format!("{} must end in .csv, .json, .ndjson or .jsonl", file.display()))?;
-    let dialect = Dialect::plain(&SUBSCRIPTIONS);
+    let dialect = Dialect::for_target(&SUBSCRIPTIONS);
     let options = import::Options { file, format, dialect, dry_run: true, skip_bad: false, update: false };
     let mut all = Vec::new();
     import::each_row(&options, |mut row: SubscriptionRow| {

@@ -102,14 +102,16 @@ pub(crate) async fn command(billing: &Api, what: ResolveCommand) -> anyhow::Resu
                 Err(error) => Err(error.into()),
             }
         }
-        ResolveCommand::List(which) => Ok(show(&which, &waiting(billing, &which, None).await?)),
+        ResolveCommand::List(which) => {
+            Ok(print_waiting(&which, &fetch_waiting(billing, &which, None).await?))
+        }
         ResolveCommand::Decide { which: Which::Key(key), resolution, dry_run: false } => {
             Ok(decide(billing, &[key], &resolution).await?)
         }
         ResolveCommand::Decide { which, resolution, dry_run } => {
-            let found = waiting(billing, &which, Some(resolution.charged)).await?;
+            let found = fetch_waiting(billing, &which, Some(resolution.charged)).await?;
             if dry_run {
-                let code = show(&which, &found);
+                let code = print_waiting(&which, &found);
                 note("nothing was decided: --dry-run");
                 return Ok(code);
             }
@@ -147,7 +149,7 @@ async fn decide(billing: &Api, keys: &[String], resolution: &OperatorDecision) -
 }
 
 /// The exit code: a key that names nothing was mistyped, or was decided before.
-fn show(which: &Which, found: &[Waiting]) -> u8 {
+fn print_waiting(which: &Which, found: &[Waiting]) -> u8 {
     if let (Which::Key(key), []) = (which, found) {
         note(format_args!(
             "no attempt that needs manual resolution has the key {key}: `tinjis resolve` lists those that do, \
@@ -213,7 +215,11 @@ async fn log(billing: &Api) -> Result<(), CallError> {
 
 /// The invoices in ATTENTION, each with the attempt to decide: the open one; else, for `charged`, the CHARGED one; else
 /// the last.
-async fn waiting(billing: &Api, which: &Which, charged: Option<bool>) -> Result<Vec<Waiting>, CallError> {
+async fn fetch_waiting(
+    billing: &Api,
+    which: &Which,
+    charged: Option<bool>,
+) -> Result<Vec<Waiting>, CallError> {
     let mut found = Vec::new();
     let mut after = None;
     loop {

@@ -145,7 +145,7 @@ async fn run(billing: &Api, request: &ScheduleRunRequest) -> anyhow::Result<u8> 
         skipped += made.skipped;
         if let (Some(RUN_UNFINISHED), Some(run)) = (made.charging.as_deref(), made.run_id) {
             note(format_args!("waiting for the end of run {run}, which charges other invoices"));
-            pay::follow(billing, run).await?;
+            pay::follow_run(billing, run).await?;
         } else if !made.more {
             break made;
         }

@@ -132,7 +132,7 @@ fn v1_routes(state: &AppState) -> Router<AppState> {
         .route("/v1/schedule/runs", post(v1::schedule::run).layer(short))
         .route("/v1/subscriptions", post(v1::subscriptions::create).layer(short))
         .route("/v1/subscriptions/{reference}/{change}", post(v1::subscriptions::change).layer(short))
-        .route_layer(from_fn(query::refuse))
+        .route_layer(from_fn(query::refuse_parameters))
         .route("/v1/imports", post(v1::imports::create).route_layer(places.clone()))
         .route("/v1/subscriptions/imports", post(v1::subscriptions::import).route_layer(places))
         .route_layer(from_fn_with_state(state.access.clone(), access::guard_write));
@@ -143,7 +143,7 @@ fn v1_routes(state: &AppState) -> Router<AppState> {
         .route("/v1/runs/{id}", get(v1::runs::one))
         .route("/v1/schedule", get(v1::schedule::status))
         .route("/v1/subscriptions/{reference}", get(v1::subscriptions::one))
-        .route_layer(from_fn(query::refuse))
+        .route_layer(from_fn(query::refuse_parameters))
         .route("/v1/attempts", get(v1::attempts::list))
         .route("/v1/runs", get(v1::runs::list))
         .route("/v1/schedule/runs", get(v1::schedule::list))
@@ -155,7 +155,11 @@ fn v1_routes(state: &AppState) -> Router<AppState> {
         .route("/v1/resolutions", get(v1::resolutions::list))
         .route_layer(from_fn_with_state(state.access.clone(), access::guard_read))
         .merge(writing)
-        .merge(Router::new().route("/v1/openapi.json", get(v1::openapi)).route_layer(from_fn(query::refuse)))
+        .merge(
+            Router::new()
+                .route("/v1/openapi.json", get(v1::openapi))
+                .route_layer(from_fn(query::refuse_parameters)),
+        )
         .method_not_allowed_fallback(v1::wrong_method)
 }
 

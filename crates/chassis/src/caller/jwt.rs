@@ -116,7 +116,7 @@ impl<'a> Unverified<'a> {
         }
         let (signed, signature) = token.rsplit_once('.').ok_or(Refusal::JwtMalformed)?;
         let (header, claims) = signed.split_once('.').ok_or(Refusal::JwtMalformed)?;
-        let header: Header = json(header)?;
+        let header: Header = decode_part(header)?;
         if header.crit.is_some() || claims.contains('.') {
             return Err(Refusal::JwtMalformed);
         }
@@ -134,7 +134,7 @@ impl<'a> Unverified<'a> {
         if !key.has_signed(self.signed.as_bytes(), &self.signature) {
             return Err(Refusal::JwtSignature);
         }
-        let claims: Claims = json(self.claims)?;
+        let claims: Claims = decode_part(self.claims)?;
         if claims.iss.as_deref() != Some(&rules.issuer) {
             return Err(Refusal::JwtIssuer);
         }
@@ -156,7 +156,7 @@ impl<'a> Unverified<'a> {
     }
 }
 
-fn json<T: DeserializeOwned>(part: &str) -> Result<T, Refusal> {
+fn decode_part<T: DeserializeOwned>(part: &str) -> Result<T, Refusal> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| Refusal::JwtMalformed)?;
     serde_json::from_slice(&bytes).map_err(|_| Refusal::JwtMalformed)
 }

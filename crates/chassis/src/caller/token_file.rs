@@ -90,7 +90,7 @@ impl fmt::Display for Faults {
 pub(super) fn parse(text: &str, bytes_min: usize) -> Result<Vec<Token>, Faults> {
     let (mut tokens, mut faults) = (Vec::new(), Vec::new());
     for (at, line) in text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).lines().enumerate() {
-        match token(line, bytes_min) {
+        match parse_token(line, bytes_min) {
             Ok(found) => tokens.extend(found),
             Err(fault) => faults.push((at + 1, fault)),
         }
@@ -98,7 +98,7 @@ pub(super) fn parse(text: &str, bytes_min: usize) -> Result<Vec<Token>, Faults> 
     if faults.is_empty() { Ok(tokens) } else { Err(Faults(faults)) }
 }
 
-fn token(line: &str, bytes_min: usize) -> Result<Option<Token>, Fault> {
+fn parse_token(line: &str, bytes_min: usize) -> Result<Option<Token>, Fault> {
     // Only spaces and tabs separate words: splitting at a lone carriage return would make an account of a second token.
     let words: Vec<&str> = line.split([' ', '\t']).filter(|word| !word.is_empty()).collect();
     let (text, account) = match words[..] {

@@ -186,7 +186,7 @@ fn read_file(path: &Path, bytes_min: usize) -> Result<Vec<Token>, TokenError> {
     match tokens.len() {
         0 => Err(TokenError::Empty(name)),
         n if n > TOKENS_MAX => Err(TokenError::TooLarge(name)),
-        _ => match shared(&tokens) {
+        _ => match find_shared_token(&tokens) {
             Some((one, other)) => Err(TokenError::TwoAccounts(name, one, other)),
             None => Ok(tokens),
         },
@@ -194,7 +194,7 @@ fn read_file(path: &Path, bytes_min: usize) -> Result<Vec<Token>, TokenError> {
 }
 
 /// Two accounts of a token that maps to more than one.
-fn shared(tokens: &[Token]) -> Option<(Account, Account)> {
+fn find_shared_token(tokens: &[Token]) -> Option<(Account, Account)> {
     let mut accounts = HashMap::new();
     tokens.iter().find_map(|token| {
         let known = accounts.insert(token.digest, &token.account)?;

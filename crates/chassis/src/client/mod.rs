@@ -143,12 +143,12 @@ impl Client {
             total: config.deadline,
             body_bytes_max: config.body_bytes_max,
         };
-        let authority = authority(request.uri(), self.0.connect.is_tls())
+        let authority = parse_authority(request.uri(), self.0.connect.is_tls())
             .map_err(|what| Failure::NotSent(Cause::Request(what)))?;
         let request = self.0.finish_headers(request, &authority).map(Full::new);
         let _place = self.0.place(allowed).await.map_err(Failure::NotSent)?;
         let (connection, answer) = self.0.exchange(request, &authority, allowed).await?;
-        self.0.keep(authority, connection);
+        self.0.return_to_pool(authority, connection);
         Ok(answer)
     }
 }
@@ -208,7 +208,7 @@ impl Inner {
         let deadline = allowed.deadline.min(Instant::now() + self.config.connect_timeout);
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         let default_port = if self.connect.is_tls() { HTTPS_PORT } else { HTTP_PORT };
-        let port = port(authority).map_err(Cause::Request)?.unwrap_or(default_port);
+        let port = parse_port(authority).map_err(Cause::Request)?.unwrap_or(default_port);
         // Read before connecting: if the material changes in between, the connection seems older than it is, which is
         // harmless.
         let generation = self.connect.generation();
@@ -216,14 +216,14 @@ impl Inner {
             .await
             .map_err(|_| Cause::ConnectLate(self.config.connect_timeout))
             .and_then(|connected| connected.map_err(Cause::Connect))
-            .inspect_err(mark)?;
+            .inspect_err(mark_crash_point)?;
         let connection = Http1Connection::new(stream, generation).await.map_err(Cause::Connection)?;
         crate::crash_point!("client-connected");
         Ok(connection)
     }
 
     /// Keeps a connection whose exchange is complete on both sides.
-    fn keep(&self, authority: Authority, mut connection: Http1Connection) {
+    fn return_to_pool(&self, authority: Authority, mut connection: Http1Connection) {
         let reuse = self.config.reuse;
         if reuse && connection.generation == self.connect.generation() && connection.is_usable() {
             self.pool.put(authority, connection);
@@ -256,7 +256,7 @@ impl Inner {
 }
 
 /// Points by which proofs count failed connections.
-fn mark(cause: &Cause) {
+fn mark_crash_point(cause: &Cause) {
     match cause {
         Cause::ConnectLate(_) => crate::crash_point!("client-connect-late"),
         Cause::Connect(error) if error.kind() == std::io::ErrorKind::TimedOut => {
@@ -274,7 +274,7 @@ fn mark(cause: &Cause) {
 ///
 /// # Errors
 /// When the port is no number from 1 to 65535.
-pub fn port(authority: &Authority) -> Result<Option<u16>, &'static str> {
+pub fn parse_port(authority: &Authority) -> Result<Option<u16>, &'static str> {
     let place = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, place)| place);
     match place.strip_prefix(authority.host()).and_then(|rest| rest.strip_prefix(':')) {
         None | Some("") => Ok(None),
@@ -286,7 +286,7 @@ pub fn port(authority: &Authority) -> Result<Option<u16>, &'static str> {
     }
 }
 
-fn authority(uri: &Uri, is_tls: bool) -> Result<Authority, &'static str> {
+fn parse_authority(uri: &Uri, is_tls: bool) -> Result<Authority, &'static str> {
     let authority = uri.authority().ok_or("its URI is not absolute")?;
     match is_tls {
         true if uri.scheme() != Some(&Scheme::HTTPS) => return Err("its scheme is not https"),
@@ -296,7 +296,7 @@ fn authority(uri: &Uri, is_tls: bool) -> Result<Authority, &'static str> {
     if authority.as_str().contains('@') {
         return Err("its URI holds credentials");
     }
-    port(authority)?;
+    parse_port(authority)?;
     Ok(authority.clone())
 }
 
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_port_is_read_or_left_to_the_scheme_and_never_guessed() {
-        let of = |text: &str| port(&text.parse().unwrap());
+        let of = |text: &str| parse_port(&text.parse().unwrap());
         for (text, named) in [
             ("payments", None),
             ("payments:", None),

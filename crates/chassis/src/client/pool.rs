@@ -37,7 +37,7 @@ impl Pool {
         let mut idle = self.lock();
         idle.connections.entry(authority).or_default().push(connection);
         if !std::mem::replace(&mut idle.is_watched, true) {
-            tokio::spawn(watch(Arc::downgrade(self), self.idle_for_max));
+            tokio::spawn(run_expiry_loop(Arc::downgrade(self), self.idle_for_max));
         }
         drop(idle);
         self.kept.notify_waiters();
@@ -76,7 +76,7 @@ impl Pool {
 }
 
 /// Closes expired idle connections. Ends with the last connection, or with the pool.
-async fn watch(pool: std::sync::Weak<Pool>, idle_for_max: Duration) {
+async fn run_expiry_loop(pool: std::sync::Weak<Pool>, idle_for_max: Duration) {
     loop {
         tokio::time::sleep(idle_for_max).await;
         let Some(pool) = pool.upgrade() else { return };

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use http::{Request, Response};
 
-use super::{ClientConfig, Failure, port};
+use super::{ClientConfig, Failure, parse_port};
 use crate::telemetry::{Kind, Span, TRACEPARENT, TraceContext, Value};
 
 /// An extension of a request: the place of its span in a trace, as the caller sets it.
@@ -57,7 +57,7 @@ fn describe(span: &mut Span, request: &Request<Bytes>) {
         span.set_text("server.address", authority.host());
         let is_https = uri.scheme_str() == Some("https");
         let default_port = if is_https { super::HTTPS_PORT } else { super::HTTP_PORT };
-        let port = port(authority).ok().flatten().unwrap_or(default_port);
+        let port = parse_port(authority).ok().flatten().unwrap_or(default_port);
         span.set_attribute("server.port", i64::from(port));
         // A user name in a URL may be followed by a password. Such a request is refused, and its URL is not recorded
         // either.

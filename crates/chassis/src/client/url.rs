@@ -3,7 +3,7 @@
 
 use http::Uri;
 
-use super::port;
+use super::parse_port;
 
 /// A URL over http or https with a host, and with nothing that a call would leave out.
 ///
@@ -25,7 +25,7 @@ pub fn http_url(text: &str, example: &str) -> Result<Uri, String> {
     if authority.host().is_empty() {
         return Err(no_url());
     }
-    port(authority).map_err(|why| format!("{text:?} is no URL: {why}"))?;
+    parse_port(authority).map_err(|why| format!("{text:?} is no URL: {why}"))?;
     match url.scheme_str() {
         Some("http" | "https") => Ok(url),
         Some(_) => Err(format!("{text:?} has a scheme that is not called; http:// and https:// are")),

@@ -29,8 +29,8 @@ pub fn load<A: clap::Parser, C>(
     let config = parsed.and_then(|parsed| resolve(parsed, &mut problems));
     match (problems.finish(), config) {
         (Ok(()), Some(config)) => Ok(config),
-        (Err(mistakes), _) => Err(refuse(&mistakes.to_string())),
-        (Ok(()), None) => Err(refuse("the settings are invalid")),
+        (Err(mistakes), _) => Err(report_usage_error(&mistakes.to_string())),
+        (Ok(()), None) => Err(report_usage_error("the settings are invalid")),
     }
 }
 
@@ -42,20 +42,20 @@ pub fn parse_or_exit_code<A: clap::Parser>(args: impl IntoIterator<Item = OsStri
     load(args, |parsed: A, _| Some(parsed))
 }
 
-fn refuse(message: &str) -> ExitCode {
-    complain(&format!("{message}\n\nFor the manual, try --help."));
+fn report_usage_error(message: &str) -> ExitCode {
+    print_error(&format!("{message}\n\nFor the manual, try --help."));
     ExitCode::from(EXIT_USAGE)
 }
 
 /// The reader of a closed pipe (`| head`) has what it wanted.
 fn not_printed(error: std::io::Error) -> ExitCode {
     if error.kind() != std::io::ErrorKind::BrokenPipe {
-        complain(&format!("the text could not be written to standard output: {error}"));
+        print_error(&format!("the text could not be written to standard output: {error}"));
     }
     ExitCode::FAILURE
 }
 
-fn complain(message: &str) {
+fn print_error(message: &str) {
     // When standard error is closed too, only the exit code is left.
     let _closed = writeln!(std::io::stderr().lock(), "error: {}", printable_lines(message));
 }
@@ -71,7 +71,7 @@ fn parse<A: clap::Parser>(mut args: Vec<OsString>, problems: &mut Problems) -> R
     // The value of a removed flag is no mistake of its own.
     let mut left_over = None;
     for _ in 0..MISTAKES_MAX {
-        let error = match attempt::<A>(&args) {
+        let error = match try_parse_args::<A>(&args) {
             Ok(parsed) => return Ok(Some(parsed)),
             Err(error) => error,
         };
@@ -101,7 +101,7 @@ fn parse<A: clap::Parser>(mut args: Vec<OsString>, problems: &mut Problems) -> R
     Ok(None)
 }
 
-fn attempt<A: clap::Parser>(args: &[OsString]) -> Result<A, Error> {
+fn try_parse_args<A: clap::Parser>(args: &[OsString]) -> Result<A, Error> {
     let command = without_empty_variables(A::command(), &|name| std::env::var_os(name));
     let hidden: Vec<String> = command
         .get_subcommands()

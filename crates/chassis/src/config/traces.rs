@@ -99,8 +99,8 @@ struct Variables<'a> {
 impl Variables<'_> {
     fn settings(&mut self, service: (&str, bool)) -> Option<TraceSettings> {
         let is_disabled =
-            self.given("OTEL_SDK_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true"));
-        let exporters = self.given("OTEL_TRACES_EXPORTER").unwrap_or_else(|| "otlp".to_owned());
+            self.read_variable("OTEL_SDK_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true"));
+        let exporters = self.read_variable("OTEL_TRACES_EXPORTER").unwrap_or_else(|| "otlp".to_owned());
         let endpoint = self.endpoint()?;
         if is_disabled || exporters.trim() == "none" {
             return None;
@@ -154,8 +154,8 @@ impl Variables<'_> {
     }
 
     fn sampler(&mut self) -> Sampler {
-        let Some(name) = self.given("OTEL_TRACES_SAMPLER") else { return Sampler::DEFAULT };
-        let ratio = self.given("OTEL_TRACES_SAMPLER_ARG");
+        let Some(name) = self.read_variable("OTEL_TRACES_SAMPLER") else { return Sampler::DEFAULT };
+        let ratio = self.read_variable("OTEL_TRACES_SAMPLER_ARG");
         Sampler::new(name.trim(), ratio.as_deref().map(str::trim)).unwrap_or_else(|why| {
             self.warn("OTEL_TRACES_SAMPLER", &format!("{why}, parentbased_always_on is used"));
             Sampler::DEFAULT
@@ -166,8 +166,8 @@ impl Variables<'_> {
     /// service's own default.
     fn resource(&mut self, (service, is_default): (&str, bool)) -> Vec<(String, String)> {
         const NAME: &str = "service.name";
-        let mut given = match self.given("OTEL_RESOURCE_ATTRIBUTES") {
-            Some(text) => self.pairs("OTEL_RESOURCE_ATTRIBUTES", &text),
+        let mut given = match self.read_variable("OTEL_RESOURCE_ATTRIBUTES") {
+            Some(text) => self.parse_pairs("OTEL_RESOURCE_ATTRIBUTES", &text),
             None => Vec::new(),
         };
         let named = given.iter().position(|(name, _)| name == NAME).map(|at| given.remove(at).1);
@@ -179,7 +179,7 @@ impl Variables<'_> {
     fn headers(&mut self) -> Vec<(HeaderName, HeaderValue)> {
         let Some((variable, text)) = self.of_traces("HEADERS") else { return Vec::new() };
         let mut headers = Vec::new();
-        for (name, value) in self.pairs(&variable, &text) {
+        for (name, value) in self.parse_pairs(&variable, &text) {
             match (HeaderName::from_str(&name), HeaderValue::from_str(&value)) {
                 (Ok(name), Ok(mut value)) => {
                     value.set_sensitive(true);
@@ -195,7 +195,7 @@ impl Variables<'_> {
     /// TLS settings; `None` when a file cannot be used, since traces go to a verified collector only.
     fn tls(&mut self) -> Option<ClientFiles> {
         let source = |setting: &str| {
-            let path = self.given(setting).map(PathBuf::from)?;
+            let path = self.read_variable(setting).map(PathBuf::from)?;
             Some(Source { setting: setting.into(), path })
         };
         let (trusted, certificate, key) =
@@ -209,7 +209,7 @@ impl Variables<'_> {
     }
 
     /// Parses `name=value` pairs with percent-encoded values, separated by commas as in W3C baggage.
-    fn pairs(&mut self, variable: &str, text: &str) -> Vec<(String, String)> {
+    fn parse_pairs(&mut self, variable: &str, text: &str) -> Vec<(String, String)> {
         let mut pairs = Vec::new();
         for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
             let pair = entry.split_once('=').map(|(name, value)| (name.trim(), percent_decode(value.trim())));
@@ -226,7 +226,7 @@ impl Variables<'_> {
     }
 
     fn number(&mut self, name: &str, default: u64) -> u64 {
-        let Some(text) = self.given(name) else { return default };
+        let Some(text) = self.read_variable(name) else { return default };
         text.trim().parse().unwrap_or_else(|_| {
             self.warn(name, &format!("{text:?} is no whole number, {default} is used"));
             default
@@ -236,11 +236,11 @@ impl Variables<'_> {
     /// Value and name of the variable for traces, or else of the variable for all signals.
     fn of_traces(&self, what: &str) -> Option<(String, String)> {
         let names = [format!("OTEL_EXPORTER_OTLP_TRACES_{what}"), format!("OTEL_EXPORTER_OTLP_{what}")];
-        names.into_iter().find_map(|name| self.given(&name).map(|text| (name, text)))
+        names.into_iter().find_map(|name| self.read_variable(&name).map(|text| (name, text)))
     }
 
     /// An empty variable counts as unset.
-    fn given(&self, name: &str) -> Option<String> {
+    fn read_variable(&self, name: &str) -> Option<String> {
         (self.read)(name).filter(|text| !text.is_empty())
     }
 

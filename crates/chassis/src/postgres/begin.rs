@@ -87,7 +87,7 @@ fn durable() -> String {
 }
 
 /// Converts the error of one of these texts.
-pub(super) fn failed(error: tokio_postgres::Error) -> PgError {
+pub(super) fn to_pg_error(error: tokio_postgres::Error) -> PgError {
     match error.code() {
         Some(code) if *code == SqlState::INVALID_PARAMETER_VALUE => PgError::NotDurable,
         _ => error.into(),

@@ -53,7 +53,7 @@ impl Connector {
         pause.until?.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
     }
 
-    fn dialled(&self, is_there: bool) {
+    fn record_dial(&self, is_there: bool) {
         let mut pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
         if is_there {
             *pause = Backoff::default();
@@ -80,7 +80,7 @@ impl Manager for Connector {
             tokio::time::sleep(left).await;
         }
         let dialled = self.hosts.first(|config| open(config, TlsMode(self.tls.clone()))).await;
-        self.dialled(dialled.is_ok());
+        self.record_dial(dialled.is_ok());
         dialled.map_err(PgError::from)
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_postgres::types::Type;
 
-use super::migrate::{applied, check_encoding, table};
+use super::migrate::{check_encoding, read_applied, table};
 use super::{Inner, PgError, PoolClass, Postgres, Result, get};
 use crate::admin::Unmet;
 use crate::error_chain;
@@ -89,11 +89,11 @@ fn unmet(code: &'static str, text: impl Into<String>) -> std::result::Result<(),
 }
 
 /// Checks the database until it is dropped.
-pub(super) async fn watch(inner: Weak<Inner>) {
+pub(super) async fn run_health_loop(inner: Weak<Inner>) {
     loop {
         let Some(inner) = inner.upgrade() else { return };
         let database = Postgres(inner);
-        match tokio::time::timeout(LOOK_WITHIN, look(&database)).await {
+        match tokio::time::timeout(LOOK_WITHIN, probe_database(&database)).await {
             // A pool that is fully in use is no sign of trouble.
             Ok(Err(PgError::Busy)) => {}
             Ok(Ok(found)) => database.0.health.note(found),
@@ -121,7 +121,7 @@ fn code(error: &PgError) -> &'static str {
     }
 }
 
-async fn look(database: &Postgres) -> Result<std::result::Result<(), Unmet>> {
+async fn probe_database(database: &Postgres) -> Result<std::result::Result<(), Unmet>> {
     let schema = database.0.schema;
     let table = table(schema.service);
     let rows = database.read(PoolClass::Claim, LOOK, &[(&table, Type::TEXT)]).await?;
@@ -146,7 +146,7 @@ async fn look(database: &Postgres) -> Result<std::result::Result<(), Unmet>> {
     if get::<&str>(row, 5)? == "on" {
         return Ok(unmet("read-only", READ_ONLY));
     }
-    let steps = if get(row, 3)? { applied(database).await? } else { Vec::new() };
+    let steps = if get(row, 3)? { read_applied(database).await? } else { Vec::new() };
     let needed = schema.steps.len();
     match check(&steps, schema.steps) {
         Err(why) => Ok(unmet("schema", why)),
@@ -157,7 +157,7 @@ async fn look(database: &Postgres) -> Result<std::result::Result<(), Unmet>> {
             );
             Ok(unmet("schema", text))
         }
-        Ok(_) => match lacking(database).await? {
+        Ok(_) => match missing_rights(database).await? {
             Some(text) => Ok(unmet("rights", text)),
             None => write(database, schema.service).await,
         },
@@ -165,7 +165,7 @@ async fn look(database: &Postgres) -> Result<std::result::Result<(), Unmet>> {
 }
 
 /// After a denied statement: which rights are missing, until none is.
-async fn lacking(database: &Postgres) -> Result<Option<String>> {
+async fn missing_rights(database: &Postgres) -> Result<Option<String>> {
     if !database.0.health.is_denied.load(Ordering::Relaxed) {
         return Ok(None);
     }

@@ -26,7 +26,7 @@ pub(super) fn table(service: &str) -> String {
 }
 
 /// The steps that the database has; the table must exist.
-pub(super) async fn applied(database: &Postgres) -> Result<Vec<Applied>> {
+pub(super) async fn read_applied(database: &Postgres) -> Result<Vec<Applied>> {
     let rows = database.read(PoolClass::Claim, &list(database.0.schema.service), &[]).await?;
     rows.iter().map(read).collect()
 }
@@ -38,7 +38,7 @@ pub(super) async fn apply(database: &Postgres) -> Result<usize> {
     check_encoding(encoding).map_err(PgError::Schema)?;
     loop {
         let (found, is_done) = database
-            .within(&database.0.begin.migrate, PoolClass::Claim, true, |tx| step(database, tx))
+            .run_transaction(&database.0.begin.migrate, PoolClass::Claim, true, |tx| step(database, tx))
             .await?;
         if is_done {
             database.0.trouble.notify_one();

@@ -132,7 +132,7 @@ impl Postgres {
             trouble: Notify::new(),
         };
         let inner = Arc::new(inner);
-        tokio::spawn(health::watch(Arc::downgrade(&inner)));
+        tokio::spawn(health::run_health_loop(Arc::downgrade(&inner)));
         Ok(Self(inner))
     }
 
@@ -171,7 +171,7 @@ impl Postgres {
         F: Fn(Tx) -> Fut + Send + Sync,
         Fut: Future<Output = Result<T>> + Send,
     {
-        self.within(&self.0.begin.write, class, true, job).await
+        self.run_transaction(&self.0.begin.write, class, true, job).await
     }
 
     /// As [`Self::transaction`], for a lock that every replica takes: a process that is stopped in the middle releases
@@ -185,11 +185,17 @@ impl Postgres {
         F: Fn(Tx) -> Fut + Send + Sync,
         Fut: Future<Output = Result<T>> + Send,
     {
-        self.within(&self.0.begin.brief, class, true, job).await
+        self.run_transaction(&self.0.begin.brief, class, true, job).await
     }
 
     /// Runs a job in a transaction that begins with this text.
-    async fn within<T, F, Fut>(&self, begin: &str, class: PoolClass, writes: bool, job: F) -> Result<T>
+    async fn run_transaction<T, F, Fut>(
+        &self,
+        begin: &str,
+        class: PoolClass,
+        writes: bool,
+        job: F,
+    ) -> Result<T>
     where
         T: Send,
         F: Fn(Tx) -> Fut + Send + Sync,
@@ -231,7 +237,7 @@ impl Postgres {
     /// # Errors
     /// The server's error.
     pub async fn page(&self, class: PoolClass, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
-        self.within(&self.0.begin.read, class, false, |tx| async move {
+        self.run_transaction(&self.0.begin.read, class, false, |tx| async move {
             // There is no commit, so that none can be in doubt.
             tx.undo();
             tx.find_by_index().await?;

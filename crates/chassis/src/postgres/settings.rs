@@ -77,7 +77,7 @@ impl PostgresSettings {
             return Err("says sslmode=disable, and --database-ca (DATABASE_CA) is given".to_owned());
         }
         config.ssl_mode(if wants_tls { SslMode::Require } else { SslMode::Disable });
-        complete(&mut config, service);
+        fill_defaults(&mut config, service);
         let tls = wants_tls.then(|| ClientFiles { system_too: ca.is_none(), trusted: ca, identity: None });
         let shown = show(&config);
         Ok(Self {
@@ -141,7 +141,7 @@ fn wants_tls(mode: Option<&str>, has_ca: bool) -> Result<bool, String> {
     }
 }
 
-fn complete(config: &mut Config, service: &str) {
+fn fill_defaults(config: &mut Config, service: &str) {
     if config.get_application_name().is_none() {
         config.application_name(service);
     }

@@ -49,7 +49,7 @@ impl Tx {
         };
         let tx = Self(Arc::new(session));
         let begun = tx.0.connection()?.client.batch_execute(begin);
-        match tx.limited(begun, false, begin::failed).await {
+        match tx.limited(begun, false, begin::to_pg_error).await {
             Ok(()) => Ok(tx),
             Err(error) => tx.end(Err(error)).await,
         }
@@ -213,7 +213,7 @@ pub(super) async fn write(
             (Ok(()), Ok(rows), Ok(())) => Ok(rows),
             // After the server has reported an error the transaction cannot be committed: the result of the COMMIT does
             // not matter.
-            (Err(error), _, _) if error.as_db_error().is_some() => Err(begin::failed(error)),
+            (Err(error), _, _) if error.as_db_error().is_some() => Err(begin::to_pg_error(error)),
             (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => Err(PgError::of_commit(error)),
         }
     })

@@ -279,7 +279,7 @@ fn poll_http(
     state.driver.register(cx.waker());
     loop {
         if let Poll::Ready(result) = Pin::new(&mut *http).poll(cx) {
-            return Poll::Ready(over(result, state, *draining));
+            return Poll::Ready(to_end(result, state, *draining));
         }
         let signals = state.signals();
         if signals & (CLOSE | RESET) != 0 {
@@ -307,7 +307,7 @@ fn poll_http(
     }
 }
 
-fn over(result: hyper::Result<()>, state: &State, draining: bool) -> End {
+fn to_end(result: hyper::Result<()>, state: &State, draining: bool) -> End {
     match result {
         _ if state.signals() & EVICT != 0 => End::Evicted,
         _ if state.is_severed() => End::Severed,

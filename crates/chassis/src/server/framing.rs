@@ -88,7 +88,7 @@ impl Framing {
                 }
                 At::Head | At::ChunkSize | At::Trailer => {
                     let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
-                        return self.keep(rest);
+                        return self.append_to_line(rest);
                     };
                     from += end + 1;
                     let line = std::mem::take(&mut self.line);
@@ -106,7 +106,7 @@ impl Framing {
         Ok(())
     }
 
-    fn keep(&mut self, part: &[u8]) -> Result<(), (usize, Malformed)> {
+    fn append_to_line(&mut self, part: &[u8]) -> Result<(), (usize, Malformed)> {
         if self.line.len() + part.len() > LINE_BYTES_MAX {
             (self.at, self.line) = (At::Lost, Vec::new());
         } else {

@@ -5,7 +5,7 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderValue, Version, header};
 
-use crate::client::port;
+use crate::client::parse_port;
 
 /// Requires exactly one `Host` line, with a host and optionally a port; only HTTP/1.0 may omit it.
 ///
@@ -26,7 +26,7 @@ pub(super) fn check(head: &Parts) -> Result<(), &'static str> {
 fn is_valid_host(host: &HeaderValue) -> bool {
     host.is_empty()
         || Authority::try_from(host.as_bytes())
-            .is_ok_and(|host| !host.as_str().contains('@') && port(&host).is_ok())
+            .is_ok_and(|host| !host.as_str().contains('@') && parse_port(&host).is_ok())
 }
 
 #[cfg(test)]

@@ -215,7 +215,7 @@ impl fmt::Debug for Panicked {
 }
 
 /// `wanted`, or the number of connections that this process can still open, if that is smaller; at least one.
-pub(super) fn affordable(wanted: usize) -> usize {
+pub(super) fn limit_to_descriptors(wanted: usize) -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let free = limit.saturating_sub(open_descriptors()).saturating_sub(DESCRIPTORS_KEPT_BACK);

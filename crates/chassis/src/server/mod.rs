@@ -150,7 +150,7 @@ impl Server {
 
     /// A server as by [`Self::new`], with routes that may come later.
     pub fn with_routes(listener: TcpListener, routes: Routes, mut limits: Limits) -> Self {
-        limits.connections_max = limits::affordable(limits.connections_max);
+        limits.connections_max = limits::limit_to_descriptors(limits.connections_max);
         Self::over(Listener::Tcp(listener), routes, limits)
     }
 

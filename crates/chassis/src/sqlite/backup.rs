@@ -140,7 +140,7 @@ fn check<T>(
         | OpenFlags::SQLITE_OPEN_EXRESCODE;
     let connection = Connection::open_with_flags(copy, flags).and_then(configured).map_err(told)?;
     let found = look(&connection).map_err(told)?;
-    let faults = integrity(&connection).map_err(told)?;
+    let faults = find_faults(&connection).map_err(told)?;
     if !faults.is_empty() {
         return Err(unsound(faults.join("; ")));
     }
@@ -148,7 +148,7 @@ fn check<T>(
     Ok(found)
 }
 
-fn integrity(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+fn find_faults(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut statement = connection.prepare(&format!("PRAGMA integrity_check({FAULTS_MAX})"))?;
     let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
     let mut faults = rows.collect::<rusqlite::Result<Vec<_>>>()?;

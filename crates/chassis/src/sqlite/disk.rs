@@ -70,7 +70,7 @@ impl Disk {
     ///
     /// # Errors
     /// The job's own error.
-    pub fn look<T>(&self, job: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    pub fn inspect<T>(&self, job: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         self.with(job)
     }
 

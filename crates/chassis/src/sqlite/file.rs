@@ -89,7 +89,7 @@ impl File {
     pub(super) fn is_writable(&self) -> impl Fn() -> Result<(), String> + Send + Sync + use<> {
         let jobs = self.jobs.as_ref().map(mpsc::Sender::downgrade);
         let health = Arc::clone(&self.health);
-        move || health.look(jobs.as_ref().and_then(mpsc::WeakSender::upgrade).as_ref())
+        move || health.check(jobs.as_ref().and_then(mpsc::WeakSender::upgrade).as_ref())
     }
 
     pub(super) async fn write<T, F>(&self, job: F) -> Result<T, SqliteError>

@@ -16,13 +16,13 @@ pub(super) struct Health {
 
 impl Health {
     /// Records the result of a commit.
-    pub(super) fn committed(&self, is_failed: bool) {
+    pub(super) fn record_commit(&self, is_failed: bool) {
         self.is_failing.store(is_failed, Relaxed);
         self.is_probing.store(false, Relaxed);
     }
 
     /// Answers from memory. After a failed commit, queues a test write to the schema's own page, one at a time.
-    pub(super) fn look(&self, jobs: Option<&mpsc::Sender<Box<dyn Job>>>) -> Result<(), String> {
+    pub(super) fn check(&self, jobs: Option<&mpsc::Sender<Box<dyn Job>>>) -> Result<(), String> {
         if !self.is_failing.load(Relaxed) {
             return Ok(());
         }

@@ -27,9 +27,9 @@ pub(super) fn apply(
     clock: &Clock,
 ) -> Result<(), SqliteError> {
     connection.execute_batch(TABLE).map_err(SqliteError::Job)?;
-    let applied = applied(connection).map_err(SqliteError::Job)?;
+    let applied = read_applied(connection).map_err(SqliteError::Job)?;
     let known = check(&applied, migrations).map_err(SqliteError::Schema)?;
-    mark(connection, applied.is_empty(), clock)?;
+    mark_virtual_clock(connection, applied.is_empty(), clock)?;
     for (version, migration) in (1..).zip(migrations).skip(known) {
         apply_one(connection, version, migration, clock).map_err(SqliteError::Job)?;
         tracing::info!(version, name = migration.name, "schema migrated");
@@ -39,7 +39,7 @@ pub(super) fn apply(
 
 /// Marks a new database if its clock is virtual. The mark comes before the first migration, so that a crash between the
 /// two leaves no database that a service on the machine's clock would accept.
-fn mark(connection: &Connection, is_new: bool, clock: &Clock) -> Result<(), SqliteError> {
+fn mark_virtual_clock(connection: &Connection, is_new: bool, clock: &Clock) -> Result<(), SqliteError> {
     let is_virtual = clock.as_virtual().is_some();
     if is_new && is_virtual {
         connection.execute_batch(VIRTUAL_CLOCK).map_err(SqliteError::Job)?;
@@ -65,7 +65,7 @@ fn apply_one(
     transaction.commit()
 }
 
-fn applied(connection: &Connection) -> rusqlite::Result<Vec<Applied>> {
+fn read_applied(connection: &Connection) -> rusqlite::Result<Vec<Applied>> {
     let mut statement =
         connection.prepare("SELECT version, name, breaks_older FROM migrations ORDER BY version")?;
     let rows = statement.query_map([], |row| {

@@ -111,7 +111,7 @@ pub(super) fn run(connection: &Connection, mut queue: mpsc::Receiver<Box<dyn Job
     let mut batch: Vec<Box<dyn Job>> = Vec::with_capacity(BATCH_MAX);
     while let Some(first) = queue.blocking_recv() {
         let failure = commit_batch(connection, first, &mut queue, &mut batch).err().map(Arc::new);
-        health.committed(failure.is_some());
+        health.record_commit(failure.is_some());
         if let Some(error) = &failure {
             tracing::error!(%error, jobs = batch.len(), "a commit failed");
             // SQLite may have ended the transaction itself; then this fails and changes nothing.

@@ -76,11 +76,11 @@ impl TraceContext {
     /// The context of a request, continued by a span of this service; a new trace when the request has no valid one.
     #[must_use]
     pub fn of_request(headers: &HeaderMap, random: &Random) -> Self {
-        Self::given(headers).map_or_else(|| Self::root(random), |parent| parent.child(random))
+        Self::from_headers(headers).map_or_else(|| Self::root(random), |parent| parent.child(random))
     }
 
     /// The caller's span, if a request names exactly one.
-    pub(super) fn given(headers: &HeaderMap) -> Option<Self> {
+    pub(super) fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let mut given = headers.get_all(TRACEPARENT).iter();
         let first = given.next().and_then(|value| value.to_str().ok()).and_then(Self::parse);
         first.filter(|_| given.next().is_none())

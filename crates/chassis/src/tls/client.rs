@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::material::{Facts, Mistake, Mistakes, Source, Trusted, identity, trusted};
+use super::material::{Facts, Mistake, Mistakes, Source, Trusted, build_identity, parse_trust_bundle};
 use super::metrics::TlsMetrics;
 use super::reload::{Built, Material, ReloadOutcome, Reloadable, check};
 use super::{Time, provider};
@@ -77,10 +77,12 @@ impl Material for ClientFiles {
     fn build(&self, contents: &[Vec<u8>], clock: &Clock) -> Result<Built<Self::Config>, Vec<Mistake>> {
         let provider = provider();
         let own = self.identity.as_ref().map(|(certificate, key)| {
-            identity((certificate, &contents[0]), (key, &contents[1]), &provider, clock)
+            build_identity((certificate, &contents[0]), (key, &contents[1]), &provider, clock)
         });
         let trust = match (&self.trusted, contents.last()) {
-            (Some(source), Some(pem)) => trusted(pem).map(Some).map_err(|error| source.mistake(&error)),
+            (Some(source), Some(pem)) => {
+                parse_trust_bundle(pem).map(Some).map_err(|error| source.mistake(&error))
+            }
             _ => Ok(None),
         };
         let (own, trust) = match (own.transpose(), trust) {
@@ -140,8 +142,8 @@ impl TlsConnect {
     }
 
     /// Checks the files now, instead of within a few seconds.
-    pub fn look(&self) -> ReloadOutcome {
-        self.live.look()
+    pub fn reload_if_changed(&self) -> ReloadOutcome {
+        self.live.reload_if_changed()
     }
 
     /// The connector with the current material, for a protocol other than HTTP.
@@ -164,7 +166,7 @@ impl Connect for TlsConnect {
             let mut stream = self.connector().connect(name, tcp).await?;
             let version = stream.get_ref().1.protocol_version();
             if self.shows_certificate && version == Some(ProtocolVersion::TLSv1_3) {
-                settle(&mut stream).await?;
+                wait_for_server(&mut stream).await?;
             }
             Ok(Box::new(Secured(stream)) as Box<dyn Stream>)
         })
@@ -180,7 +182,7 @@ impl Connect for TlsConnect {
 }
 
 /// In TLS 1.3 a client finishes before the server has verified its certificate. This waits for data from the server.
-async fn settle(stream: &mut TlsStream<TcpStream>) -> io::Result<()> {
+async fn wait_for_server(stream: &mut TlsStream<TcpStream>) -> io::Result<()> {
     let word = std::future::poll_fn(|cx| {
         let heard = match Pin::new(&mut *stream).poll_fill_buf(cx) {
             Poll::Ready(Ok([])) => Some(Err(io::ErrorKind::UnexpectedEof.into())),
@@ -251,9 +253,9 @@ impl Verifier {
         };
         if system_too {
             let system = SYSTEM_BUNDLES.iter().find_map(|path| std::fs::read(path).ok());
-            roots
-                .roots
-                .extend(system.and_then(|pem| trusted(&pem).ok()).into_iter().flat_map(|t| t.roots.roots));
+            roots.roots.extend(
+                system.and_then(|pem| parse_trust_bundle(&pem).ok()).into_iter().flat_map(|t| t.roots.roots),
+            );
         }
         let chains = match roots.is_empty() {
             true => None,

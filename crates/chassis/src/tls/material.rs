@@ -99,7 +99,7 @@ impl Source {
 }
 
 /// All certificates of a file; each must be readable.
-pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, MaterialError> {
+pub(super) fn parse_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, MaterialError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).take(CERTIFICATES_MAX + 1).collect();
     let found = found.map_err(|_| MaterialError::BadCertificate("bad PEM"))?;
     if found.is_empty() {
@@ -169,14 +169,14 @@ pub(super) struct Identity {
 }
 
 /// Combines certificate chain and key.
-pub(super) fn identity(
+pub(super) fn build_identity(
     certificate: (&Source, &[u8]),
     key: (&Source, &[u8]),
     provider: &CryptoProvider,
     clock: &Clock,
 ) -> Result<Identity, Vec<Mistake>> {
-    let chain = chain(certificate.1, clock).map_err(|error| certificate.0.mistake(&error));
-    let signer = signer(key.1, provider).map_err(|error| key.0.mistake(&error));
+    let chain = parse_chain(certificate.1, clock).map_err(|error| certificate.0.mistake(&error));
+    let signer = parse_private_key(key.1, provider).map_err(|error| key.0.mistake(&error));
     let ((chain, expires), signer) = match (chain, signer) {
         (Ok(chain), Ok(signer)) => (chain, signer),
         (chain, signer) => return Err(chain.err().into_iter().chain(signer.err()).collect()),
@@ -189,8 +189,8 @@ pub(super) fn identity(
     }
 }
 
-fn chain(pem: &[u8], clock: &Clock) -> Result<(Vec<CertificateDer<'static>>, i64), MaterialError> {
-    let chain = certificates(pem)?;
+fn parse_chain(pem: &[u8], clock: &Clock) -> Result<(Vec<CertificateDer<'static>>, i64), MaterialError> {
+    let chain = parse_certificates(pem)?;
     let mut expires = i64::MAX;
     for der in &chain {
         let facts = Facts::of(der)?;
@@ -200,7 +200,10 @@ fn chain(pem: &[u8], clock: &Clock) -> Result<(Vec<CertificateDer<'static>>, i64
     Ok((chain, expires))
 }
 
-fn signer(pem: &[u8], provider: &CryptoProvider) -> Result<Arc<dyn rustls::sign::SigningKey>, MaterialError> {
+fn parse_private_key(
+    pem: &[u8],
+    provider: &CryptoProvider,
+) -> Result<Arc<dyn rustls::sign::SigningKey>, MaterialError> {
     let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| MaterialError::NoKey)?;
     provider.key_provider.load_private_key(key).map_err(|_| MaterialError::BadKey)
 }
@@ -216,8 +219,8 @@ pub(super) struct Trusted {
 
 /// Reads a bundle. Expired certificates in it are accepted: the bundle stays usable, and only peers that chain to an
 /// expired certificate fail.
-pub(super) fn trusted(pem: &[u8]) -> Result<Trusted, MaterialError> {
-    let pinned = certificates(pem)?;
+pub(super) fn parse_trust_bundle(pem: &[u8]) -> Result<Trusted, MaterialError> {
+    let pinned = parse_certificates(pem)?;
     let mut roots = rustls::RootCertStore::empty();
     let mut expires = i64::MAX;
     for der in &pinned {

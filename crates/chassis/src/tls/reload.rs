@@ -73,7 +73,7 @@ impl<M: Material> Reloadable<M> {
     /// Builds the configuration and watches its files.
     pub(super) fn open(material: M, clock: Clock, metrics: TlsMetrics) -> Result<Self, Mistakes> {
         let live = Self::once(material, clock, metrics)?;
-        tokio::spawn(watch(Arc::downgrade(&live.0)));
+        tokio::spawn(run_reload_loop(Arc::downgrade(&live.0)));
         Ok(live)
     }
 
@@ -92,8 +92,8 @@ impl<M: Material> Reloadable<M> {
     }
 
     /// Checks the files now.
-    pub(super) fn look(&self) -> ReloadOutcome {
-        self.0.look()
+    pub(super) fn reload_if_changed(&self) -> ReloadOutcome {
+        self.0.reload_if_changed()
     }
 }
 
@@ -110,7 +110,7 @@ impl<M: Material> fmt::Debug for Reloadable<M> {
 }
 
 impl<M: Material> Inner<M> {
-    fn look(&self) -> ReloadOutcome {
+    fn reload_if_changed(&self) -> ReloadOutcome {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if read(&self.material).is_ok_and(|contents| fingerprint(&Ok(contents)) == seen.published) {
             self.repaired(&mut seen);
@@ -199,12 +199,12 @@ fn read_and_build<M: Material>(
 }
 
 /// Watches the files while the configuration is in use.
-async fn watch<M: Material>(inner: Weak<Inner<M>>) {
+async fn run_reload_loop<M: Material>(inner: Weak<Inner<M>>) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let Some(inner) = inner.upgrade() else { return };
         // The files may be on a slow disk. A check that panicked is logged by the panic hook.
-        let _looked = tokio::task::spawn_blocking(move || inner.look()).await;
+        let _looked = tokio::task::spawn_blocking(move || inner.reload_if_changed()).await;
     }
 }
 

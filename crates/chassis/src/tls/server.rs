@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::material::{Facts, Mistake, Mistakes, Source, identity, trusted};
+use super::material::{Facts, Mistake, Mistakes, Source, build_identity, parse_trust_bundle};
 use super::metrics::{Refusal, TlsMetrics};
 use super::name::{NameError, PeerName, SanAllowList};
 use super::reload::{Built, Material, ReloadOutcome, Reloadable, check};
@@ -75,7 +75,8 @@ impl Material for ServerFiles {
 
     fn build(&self, contents: &[Vec<u8>], clock: &Clock) -> Result<Built<ServerSide>, Vec<Mistake>> {
         let provider = provider();
-        let own = identity((&self.certificate, &contents[0]), (&self.key, &contents[1]), &provider, clock);
+        let own =
+            build_identity((&self.certificate, &contents[0]), (&self.key, &contents[1]), &provider, clock);
         let verifier =
             self.clients.as_ref().map(|rules| ClientVerifier::with_expiry(rules, &contents[2], &provider));
         let (own, verifier) = match (own, verifier.transpose()) {
@@ -127,8 +128,8 @@ impl ServerTls {
     }
 
     /// Checks the files now, instead of within a few seconds.
-    pub fn look(&self) -> ReloadOutcome {
-        self.live.look()
+    pub fn reload_if_changed(&self) -> ReloadOutcome {
+        self.live.reload_if_changed()
     }
 
     /// Performs the handshake: returns the stream and the name of the client's certificate. `None` when it failed; the
@@ -224,7 +225,7 @@ impl ClientVerifier {
         ca: &[u8],
         provider: &Arc<CryptoProvider>,
     ) -> Result<(Self, i64), Mistake> {
-        let trusted = trusted(ca).map_err(|error| rules.ca.mistake(&error))?;
+        let trusted = parse_trust_bundle(ca).map_err(|error| rules.ca.mistake(&error))?;
         let chains = WebPkiClientVerifier::builder_with_provider(Arc::new(trusted.roots), provider.clone());
         let chains = chains.build().map_err(|_| Mistake {
             setting: rules.ca.setting.clone(),
@@ -242,13 +243,13 @@ impl ClientVerifier {
     fn admit(&self, leaf: &CertificateDer<'_>) -> Result<PeerName, Error> {
         let facts = Facts::of(leaf).map_err(|_| CertificateError::BadEncoding)?;
         if !facts.is_for_clients && (facts.names_usages || self.must_name_usage) {
-            return Err(refused(Refusal::WrongUsage));
+            return Err(to_refusal_error(Refusal::WrongUsage));
         }
         let name = PeerName::of(leaf).map_err(|error| match error {
-            NameError::Several(_) => refused(Refusal::SeveralNames),
-            _ => refused(Refusal::WrongName),
+            NameError::Several(_) => to_refusal_error(Refusal::SeveralNames),
+            _ => to_refusal_error(Refusal::WrongName),
         })?;
-        if self.allowed.admits(&name) { Ok(name) } else { Err(refused(Refusal::WrongName)) }
+        if self.allowed.admits(&name) { Ok(name) } else { Err(to_refusal_error(Refusal::WrongName)) }
     }
 }
 
@@ -299,7 +300,7 @@ impl ClientCertVerifier for ClientVerifier {
 #[error("{}", .0.label())]
 struct Refused(Refusal);
 
-fn refused(why: Refusal) -> Error {
+fn to_refusal_error(why: Refusal) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(Refused(why)))))
 }
 

@@ -22,35 +22,35 @@ async fn a_new_leaf_is_served_and_a_broken_one_changes_nothing_but_a_figure() {
     let folder = site.folder.path();
     let client = site.client(Some(&site.authority.client(NAME)));
     assert_eq!(site.ask(&client).await.unwrap(), NAME);
-    assert_eq!(site.tls.look(), ReloadOutcome::Same);
+    assert_eq!(site.tls.reload_if_changed(), ReloadOutcome::Same);
 
     let next = site.authority.server();
     fs::write(folder.join("server.pem"), &next.certificate).unwrap();
-    assert_eq!(site.tls.look(), ReloadOutcome::Bad, "the key is still the old one");
-    assert_eq!(site.tls.look(), ReloadOutcome::Bad);
+    assert_eq!(site.tls.reload_if_changed(), ReloadOutcome::Bad, "the key is still the old one");
+    assert_eq!(site.tls.reload_if_changed(), ReloadOutcome::Bad);
     assert_eq!(site.figure("tls_reloads_total{result=\"bad\"}"), 1, "told once for one content");
     assert_eq!(site.figure("tls_reload_failing"), 1, "while they are refused");
     assert!(site.ask(&site.client(None)).await.is_err());
     assert_eq!(site.ask(&client).await.unwrap(), NAME);
 
     fs::write(folder.join("server.key"), &next.key).unwrap();
-    assert_eq!(site.tls.look(), ReloadOutcome::Published);
+    assert_eq!(site.tls.reload_if_changed(), ReloadOutcome::Published);
     assert_eq!(site.figure("tls_reloads_total{result=\"ok\"}"), 1);
     assert_eq!(site.figure("tls_reload_failing"), 0, "they are good again");
     let trusted = fs::read(folder.join("client-ca.pem")).unwrap();
     assert_eq!(site.ask(&client).await.unwrap(), NAME);
     for broken in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "nonsense"] {
         fs::write(folder.join("client-ca.pem"), broken).unwrap();
-        assert_eq!(site.tls.look(), ReloadOutcome::Bad);
+        assert_eq!(site.tls.reload_if_changed(), ReloadOutcome::Bad);
     }
     fs::remove_file(folder.join("client-ca.pem")).unwrap();
-    assert_eq!(site.tls.look(), ReloadOutcome::Bad);
+    assert_eq!(site.tls.reload_if_changed(), ReloadOutcome::Bad);
     assert_eq!(site.figure("tls_reloads_total{result=\"bad\"}"), 5);
     assert_eq!(site.figure("tls_reload_failing"), 1, "one set of files, however often it changed");
     let fresh = site.client(Some(&site.authority.client(NAME)));
     assert_eq!(site.ask(&fresh).await.unwrap(), NAME);
     fs::write(folder.join("client-ca.pem"), trusted).unwrap();
-    assert_eq!(site.tls.look(), ReloadOutcome::Same, "the files in force are back");
+    assert_eq!(site.tls.reload_if_changed(), ReloadOutcome::Same, "the files in force are back");
     assert_eq!(site.figure("tls_reload_failing"), 0);
 }
 
@@ -64,12 +64,12 @@ async fn an_authority_is_replaced_by_way_of_both_and_the_old_one_is_refused_afte
     let resuming = site.client(Some(&of_old));
     assert_eq!(site.ask(&resuming).await.unwrap(), NAME);
     fs::write(&bundle, old.pem() + &new.pem()).unwrap();
-    assert_eq!(site.tls.look(), ReloadOutcome::Published);
+    assert_eq!(site.tls.reload_if_changed(), ReloadOutcome::Published);
     assert_eq!(site.ask(&site.client(Some(&of_old))).await.unwrap(), NAME);
     assert_eq!(site.ask(&site.client(Some(&of_new))).await.unwrap(), NAME);
 
     fs::write(&bundle, new.pem()).unwrap();
-    assert_eq!(site.tls.look(), ReloadOutcome::Published);
+    assert_eq!(site.tls.reload_if_changed(), ReloadOutcome::Published);
     let again = site.client(Some(&of_old));
     assert!(site.ask(&again).await.is_err());
     site.until(|site| site.refusals(Refusal::UnknownCa) == 1).await;
@@ -91,7 +91,7 @@ async fn a_session_is_resumed_but_not_beyond_a_change_of_authority() {
     assert_eq!(site.figure("tls_handshakes_total{kind=\"full\"}"), 1);
     assert_eq!(site.figure("tls_handshakes_total{kind=\"resumed\"}"), 2);
     fs::write(site.folder.path().join("client-ca.pem"), Authority::new("another").pem()).unwrap();
-    assert_eq!(site.tls.look(), ReloadOutcome::Published);
+    assert_eq!(site.tls.reload_if_changed(), ReloadOutcome::Published);
     assert!(site.ask(&client).await.is_err());
     site.until(|site| site.refusals(Refusal::UnknownCa) == 1).await;
     assert_eq!(site.figure("tls_handshakes_total{kind=\"resumed\"}"), 2);
@@ -182,10 +182,10 @@ async fn a_swap_of_the_mounted_folder_is_seen() {
     let telemetry = Telemetry::new("shop", "1", "a");
     let metrics = TlsMetrics::new(&telemetry.metrics);
     let tls = ServerTls::open(server_files(root, NAME), Clock::system(), &metrics).unwrap();
-    assert_eq!(tls.look(), ReloadOutcome::Same);
+    assert_eq!(tls.reload_if_changed(), ReloadOutcome::Same);
     symlink("..2", root.join("..data_tmp")).unwrap();
     fs::rename(root.join("..data_tmp"), root.join("..data")).unwrap();
-    assert_eq!(tls.look(), ReloadOutcome::Published);
+    assert_eq!(tls.reload_if_changed(), ReloadOutcome::Published);
 }
 
 #[tokio::test]
@@ -218,7 +218,7 @@ async fn a_figure_tells_when_the_first_certificate_of_a_role_expires() {
         let until =
             |params: &mut rcgen::CertificateParams| params.not_after = rcgen::date_time_ymd(year, 1, 1);
         put(site.folder.path(), "server", &site.authority.client_but(NAME, until));
-        assert_eq!(site.tls.look(), ReloadOutcome::Published);
+        assert_eq!(site.tls.reload_if_changed(), ReloadOutcome::Published);
         assert_eq!((expiry("server"), expiry("client_ca")), (seconds, of_ca));
     }
 }

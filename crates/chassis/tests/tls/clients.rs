@@ -61,7 +61,7 @@ async fn connections_made_with_older_material_are_not_used_again() {
     assert_eq!(ask(&client, site.address).await.unwrap(), NAME);
     put(folder, "client", &site.authority.client("client.test"));
     assert_eq!(ask(&client, site.address).await.unwrap(), NAME, "the files have not been read again yet");
-    assert_eq!(connect.look(), ReloadOutcome::Published);
+    assert_eq!(connect.reload_if_changed(), ReloadOutcome::Published);
     assert_eq!(ask(&client, site.address).await.unwrap(), "client.test");
 }
 
@@ -70,7 +70,7 @@ async fn is_trusted(pair: &Pair, trusted: &str) -> bool {
     let site = Site::open().await;
     let folder = site.folder.path();
     put(folder, "server", pair);
-    assert_ne!(site.tls.look(), ReloadOutcome::Bad);
+    assert_ne!(site.tls.reload_if_changed(), ReloadOutcome::Bad);
     put(folder, "client", &site.authority.client(NAME));
     fs::write(folder.join("trusted.pem"), trusted).unwrap();
     let files = ClientFiles {

@@ -27,7 +27,7 @@ pub(crate) fn problems(workload: &Object, snapshot: &Snapshot) -> Vec<Finding> {
             target["kind"] == workload.kind.name() && target["name"] == *workload.name()
         });
     let replicas = match autoscaler {
-        Some(autoscaler) => pinned(autoscaler, workload.name()),
+        Some(autoscaler) => check_autoscaler(autoscaler, workload.name()),
         None => too_few(workload),
     };
     replicas.into_iter().chain(budget(workload, snapshot)).collect()
@@ -37,7 +37,7 @@ fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or(1)
 }
 
-fn pinned(autoscaler: &Object, name: &str) -> Option<Finding> {
+fn check_autoscaler(autoscaler: &Object, name: &str) -> Option<Finding> {
     let (least, most) = (&autoscaler["spec"]["minReplicas"], &autoscaler["spec"]["maxReplicas"]);
     let (least, most) = (number(least), number(most));
     let problem = match (least, most) {

@@ -108,7 +108,8 @@ fn ingress(
             continue;
         }
         if peers.is_empty() {
-            findings.push(any_address(rule.policy, &format!("every address to {name} {}", list(&ports))));
+            findings
+                .push(any_address(rule.policy, &format!("every address to {name} {}", format_ports(&ports))));
         }
         for peer in &peers {
             findings.extend(peer_finding(rule, peer, *workload, &ports, expectations, snapshot));
@@ -155,7 +156,7 @@ fn peer_finding(
                 rule.policy,
                 ANY_ADDRESS,
                 severity,
-                format!("it allows addresses of {cidr} to {name} {}", list(&open)),
+                format!("it allows addresses of {cidr} to {name} {}", format_ports(&open)),
                 format!("remove the ipBlock, or list it as an [[address]] of {name}"),
             )
         });
@@ -179,7 +180,7 @@ fn peer_finding(
         format!(
             "it allows pods {} of {first}{more} to {name} {}",
             labels(&peer["podSelector"]),
-            list(&ports)
+            format_ports(&ports)
         ),
         format!(
             "narrow its selectors to the callers of {name}, or list the caller as a [[source]] with a [[path]]"
@@ -257,7 +258,7 @@ fn egress(rule: &Rule<'_>, selected: &[Deployed<'_>], expectations: &Expectation
                 continue;
             }
             let what = if peers.is_empty() { "every destination" } else { cidr };
-            let ports = if ports.is_empty() { "every port".to_owned() } else { list(&ports) };
+            let ports = if ports.is_empty() { "every port".to_owned() } else { format_ports(&ports) };
             let who = name.unwrap_or("the pods that it selects");
             findings.push(Finding::new(
                 rule.policy,
@@ -329,7 +330,7 @@ fn labels(selector: &Value) -> String {
     }
 }
 
-fn list(ports: &[u16]) -> String {
+fn format_ports(ports: &[u16]) -> String {
     let texts: Vec<String> = ports.iter().map(u16::to_string).collect();
     format!("port {}", texts.join(", "))
 }

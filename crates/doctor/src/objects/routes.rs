@@ -38,7 +38,7 @@ pub(crate) fn examine(expectations: &Expectations, snapshot: &Snapshot) -> Vec<F
             let workload =
                 service.and_then(|service| workloads.iter().find(|workload| workload.is_behind(service)));
             let to = workload.map_or("", |workload| workload.expected.name.as_str());
-            findings.extend(judge(expectations, route, &entry, to));
+            findings.extend(check_entry(expectations, route, &entry, to));
         }
         let annotations = &route["metadata"]["annotations"];
         for name in SOURCES {
@@ -59,7 +59,7 @@ fn finding(route: &Object, problem: String, remedy: &str) -> Finding {
     Finding::new(route, WIDE_ROUTE, Severity::High, problem, remedy)
 }
 
-fn judge(expectations: &Expectations, route: &Object, entry: &Entry, to: &str) -> Option<Finding> {
+fn check_entry(expectations: &Expectations, route: &Object, entry: &Entry, to: &str) -> Option<Finding> {
     let listed: Vec<_> = expectations.routes.iter().filter(|listed| listed.to == to).collect();
     let (path, host) = (&entry.path, &entry.host);
     let everywhere = if host.is_empty() { "every host".to_owned() } else { host.clone() };

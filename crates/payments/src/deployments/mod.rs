@@ -149,11 +149,11 @@ pub fn admit(facts: Facts) -> Admission {
 /// Whether the deployment can have made a row with this key and reference.
 #[must_use]
 pub fn is_key_of(deployment: DeploymentId, key: &Key, reference: &str) -> bool {
-    (1..=ATTEMPT_NUMBERS_MAX).any(|number| derived(deployment, reference, number) == key.as_str())
+    (1..=ATTEMPT_NUMBERS_MAX).any(|number| derive_key(deployment, reference, number) == key.as_str())
 }
 
 /// The key as billing documents it, derived here again: this crate shares no code with billing.
-fn derived(deployment: DeploymentId, reference: &str, number: u32) -> String {
+fn derive_key(deployment: DeploymentId, reference: &str, number: u32) -> String {
     const BYTES: usize = 16;
     let mut hash = Sha256::new();
     hash.update(deployment.0.as_bytes());
@@ -181,7 +181,7 @@ mod tests {
         assert!(is_key_of(deployment, &key, "I1"));
         assert!(!is_key_of(deployment, &key, "I2"));
         assert!(!is_key_of(DeploymentId(Uuid::nil()), &key, "I1"));
-        let at = |number| Key::parse(&derived(deployment, "I1", number)).unwrap();
+        let at = |number| Key::parse(&derive_key(deployment, "I1", number)).unwrap();
         assert!(is_key_of(deployment, &at(ATTEMPT_NUMBERS_MAX), "I1"));
         assert!(!is_key_of(deployment, &at(ATTEMPT_NUMBERS_MAX + 1), "I1"));
     }

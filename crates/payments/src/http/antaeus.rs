@@ -31,7 +31,7 @@ fn read(inbound: &Inbound<'_>) -> Result<Charge, Invalid> {
     if value.is_negative() {
         return Err(FAULTY);
     }
-    let currency = currency.and_then(Currency::stored);
+    let currency = currency.and_then(Currency::into_ledger_text);
     let amount = inbound.amount(&value, currency.as_deref().unwrap_or_default(), INVALID)?;
     let currency = currency.ok_or(FAULTY)?;
     let customer_id = customer_id.filter(|id| *id >= 1).ok_or(FAULTY)?;

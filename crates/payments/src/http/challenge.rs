@@ -47,7 +47,7 @@ fn read(inbound: &Inbound<'_>) -> Result<Charge, Invalid> {
         parameters.add_form(inbound.body)?;
     }
     let customer_id = parameters.customer_id.ok_or(MISSING)?;
-    let currency = parameters.currency.and_then(Currency::stored).ok_or(MISSING)?;
+    let currency = parameters.currency.and_then(Currency::into_ledger_text).ok_or(MISSING)?;
     let value = parameters.value.ok_or(MISSING)?;
     let customer_id = customer_id.parse().ok().filter(|id: &i64| *id >= 0).ok_or(INVALID)?;
     let value = Decimal::parse(&value).filter(|value| !value.is_negative()).ok_or(INVALID)?;

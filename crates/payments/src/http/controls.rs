@@ -22,7 +22,7 @@ const TOML: &str = "application/toml";
 
 /// `GET /v1/rates`
 pub(super) async fn rates(State(app): State<App>) -> Response {
-    shown(JSON, app.0.controls.in_force().rates.to_json())
+    ok_response(JSON, app.0.controls.in_force().rates.to_json())
 }
 
 /// `PUT /v1/rates`: 200 and the rates that are in force from now on.
@@ -86,7 +86,7 @@ pub(super) async fn reset_faults(State(app): State<App>, headers: HeaderMap) -> 
 fn shown_script(app: &App, form: &'static str) -> Response {
     let in_force = app.0.controls.in_force();
     let script = in_force.faults.script();
-    shown(form, if form == TOML { script.to_toml() } else { script.to_json() })
+    ok_response(form, if form == TOML { script.to_toml() } else { script.to_json() })
 }
 
 /// Checks that the caller may set controls: off loopback only an operator with a token, and no caller if the setting is
@@ -120,7 +120,7 @@ async fn set(app: &App, control: Control, value: Option<String>) -> Result<(), R
     }
 }
 
-fn shown(media_type: &'static str, body: String) -> Response {
+fn ok_response(media_type: &'static str, body: String) -> Response {
     ([(header::CONTENT_TYPE, media_type)], body).into_response()
 }
 

@@ -159,9 +159,9 @@ async fn execute(
             let ledger_id = app.0.ledger_id;
             let reference = reference.as_deref();
             let (status, body) = (format.encode)(&Decision { charged, seq, ledger_id, reference });
-            let mut response = decided(format, status, body, replayed, response_fault.as_ref());
+            let mut response = decision_response(format, status, body, replayed, response_fault.as_ref());
             if is_keyed && !charged {
-                explain(&mut response, decline);
+                add_decline_header(&mut response, decline);
             }
             response
         }
@@ -200,7 +200,7 @@ async fn execute(
 }
 
 /// The answer for a decision. A fault may split its body in two.
-fn decided(
+fn decision_response(
     format: &RouteFormat,
     status: StatusCode,
     mut body: String,
@@ -220,7 +220,7 @@ fn decided(
 }
 
 /// Adds a header with the reason of a refusal.
-fn explain(response: &mut Response, decline: Option<Decline>) {
+fn add_decline_header(response: &mut Response, decline: Option<Decline>) {
     let text = decline.unwrap_or(Decline::GENERIC).to_string();
     response.headers_mut().extend(HeaderValue::from_str(&text).ok().map(|value| (DECLINE, value)));
 }
@@ -236,8 +236,8 @@ async fn apply_response_fault(
     match response_fault {
         None | Some(ResponseFault::CutOff) => return response,
         Some(ResponseFault::Replace(instead)) => return replacement_response(&instead),
-        Some(ResponseFault::Slow(over)) => return pieces::slow(response, over, &app.0.shutdown).await,
-        Some(ResponseFault::Truncate) => return pieces::truncated(response).await,
+        Some(ResponseFault::Slow(over)) => return pieces::send_slowly(response, over, &app.0.shutdown).await,
+        Some(ResponseFault::Truncate) => return pieces::truncate_body(response).await,
         Some(ResponseFault::Hold(wait)) => {
             tokio::select! {
                 biased;

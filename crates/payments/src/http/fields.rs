@@ -157,7 +157,7 @@ pub(super) enum Currency {
 impl Currency {
     /// The text to store; `None` for an empty text, which counts as missing.
     #[must_use]
-    pub(super) fn stored(self) -> Option<String> {
+    pub(super) fn into_ledger_text(self) -> Option<String> {
         match self {
             Self::Text(text) if text.is_empty() => None,
             Self::Text(text) => Some(text),
@@ -255,9 +255,9 @@ mod tests {
     #[test]
     fn a_currency_is_a_text_or_an_object() {
         let read = |text: &str| currency(&RawValue::from_string(text.to_owned()).unwrap());
-        assert_eq!(read("\"€\\u0041\"").unwrap().stored(), Some("€A".to_owned()));
-        assert_eq!(read("{\"a\":1}").unwrap().stored(), Some(String::new()));
-        assert_eq!(read("\"\"").unwrap().stored(), None);
+        assert_eq!(read("\"€\\u0041\"").unwrap().into_ledger_text(), Some("€A".to_owned()));
+        assert_eq!(read("{\"a\":1}").unwrap().into_ledger_text(), Some(String::new()));
+        assert_eq!(read("\"\"").unwrap().into_ledger_text(), None);
         for text in [
             "1",
             "true",

@@ -93,12 +93,12 @@ pub fn router(app: App) -> Router {
     let of_one_key = Router::new()
         .route("/v1/ledger/{key}", get(v1::row))
         .route("/v1/ledger/{key}/void", post(v1::void))
-        .route_layer(from_fn(query::refuse));
+        .route_layer(from_fn(query::refuse_parameters));
     let set_by_operators = Router::new()
         .route("/v1/faults", get(controls::faults).put(controls::set_faults).delete(controls::reset_faults))
         .route("/v1/rates", get(controls::rates).put(controls::set_rates).delete(controls::reset_rates))
         .route_layer(DefaultBodyLimit::max(controls::BODY_BYTES_MAX))
-        .route_layer(from_fn(query::refuse));
+        .route_layer(from_fn(query::refuse_parameters));
     let guarded = Router::new()
         .route("/", post(antaeus::pay))
         .route("//", post(antaeus::pay))
@@ -112,8 +112,9 @@ pub fn router(app: App) -> Router {
         .merge(of_one_key)
         .merge(set_by_operators)
         .route_layer(from_fn_with_state(app.clone(), guard::authenticate));
-    let document =
-        Router::new().route("/v1/openapi.json", get(v1::openapi)).route_layer(from_fn(query::refuse));
+    let document = Router::new()
+        .route("/v1/openapi.json", get(v1::openapi))
+        .route_layer(from_fn(query::refuse_parameters));
     let open = open_routes().merge(document).fallback(health::unknown_path);
     let ledger_id = app.0.ledger_id_header.clone();
     let names_ledger = from_fn(move |request, next| guard::name_ledger(ledger_id.clone(), request, next));

@@ -30,7 +30,7 @@ struct Pieces {
 }
 
 /// The response with its body in pieces over this time, or at once when the service drains.
-pub(super) async fn slow(response: Response, over: Duration, shutdown: &Shutdown) -> Response {
+pub(super) async fn send_slowly(response: Response, over: Duration, shutdown: &Shutdown) -> Response {
     let (head, body) = response.into_parts();
     let left = whole(body).await;
     let piece = left.len().div_ceil(COUNT).max(1);
@@ -52,7 +52,7 @@ pub(super) async fn slow(response: Response, over: Duration, shutdown: &Shutdown
 }
 
 /// The response with half of its body, after which the connection is closed.
-pub(super) async fn truncated(response: Response) -> Response {
+pub(super) async fn truncate_body(response: Response) -> Response {
     let (head, body) = response.into_parts();
     let left = whole(body).await;
     let piece = left.len() / 2;

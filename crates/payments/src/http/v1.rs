@@ -134,7 +134,7 @@ fn read_query(query: &str) -> Result<(Seq, usize), Problem> {
             "after" => &mut after,
             "limit" => &mut limit,
             _ => {
-                errors.push(query::unknown(&name));
+                errors.push(query::unknown_parameter(&name));
                 continue;
             }
         };

@@ -95,7 +95,12 @@ pub fn is_left_behind(seen: Option<&Place>, current: &Place) -> Option<Moved> {
 /// Judges the current place of the ledger. `seen` is the place where this process has executed before, if any; `stored`
 /// is the place that the ledger has recorded, if any.
 #[must_use]
-pub fn judge(seen: Option<&Place>, stored: Option<&Place>, current: &Place, failover: Failover) -> Verdict {
+pub fn judge_place(
+    seen: Option<&Place>,
+    stored: Option<&Place>,
+    current: &Place,
+    failover: Failover,
+) -> Verdict {
     let Some(stored) = stored else {
         return if seen.is_none() { Verdict::Remember } else { Verdict::NotServing(Moved::Forgotten) };
     };
@@ -162,33 +167,39 @@ mod tests {
     #[test]
     fn a_ledger_where_it_was_serves_and_a_new_one_is_remembered() {
         for failover in [Manual, Synchronous] {
-            assert_eq!(judge(None, None, &at(3), failover), Verdict::Remember);
-            assert_eq!(judge(None, Some(&at(3)), &at(3), failover), Verdict::Serve);
-            assert_eq!(judge(Some(&at(3)), Some(&at(3)), &at(3), failover), Verdict::Serve);
+            assert_eq!(judge_place(None, None, &at(3), failover), Verdict::Remember);
+            assert_eq!(judge_place(None, Some(&at(3)), &at(3), failover), Verdict::Serve);
+            assert_eq!(judge_place(Some(&at(3)), Some(&at(3)), &at(3), failover), Verdict::Serve);
         }
     }
 
     #[test]
     fn a_promoted_standby_serves_only_where_the_operator_has_stated_that_it_lost_nothing() {
         for seen in [None, Some(&at(1))] {
-            let verdict = judge(seen, Some(&at(1)), &at(2), Manual);
+            let verdict = judge_place(seen, Some(&at(1)), &at(2), Manual);
             assert_eq!(verdict, Verdict::NotServing(Moved::Promoted { written: 1, current: 2 }));
-            assert_eq!(judge(seen, Some(&at(1)), &at(2), Synchronous), Verdict::Remember);
+            assert_eq!(judge_place(seen, Some(&at(1)), &at(2), Synchronous), Verdict::Remember);
         }
         // Another process has stored it.
-        assert_eq!(judge(Some(&at(1)), Some(&at(2)), &at(2), Synchronous), Verdict::Serve);
+        assert_eq!(judge_place(Some(&at(1)), Some(&at(2)), &at(2), Synchronous), Verdict::Serve);
     }
 
     #[test]
     fn no_statement_covers_a_dump_or_a_server_that_went_back() {
         for failover in [Manual, Synchronous] {
             let elsewhere = Place { system_identifier: "1".to_owned(), ..at(2) };
-            assert!(is_not_serving(&judge(None, Some(&at(2)), &elsewhere, failover)));
+            assert!(is_not_serving(&judge_place(None, Some(&at(2)), &elsewhere, failover)));
             let restored = Place { table: 16500, ..at(2) };
-            assert!(is_not_serving(&judge(None, Some(&at(2)), &restored, failover)));
-            assert!(is_not_serving(&judge(None, Some(&at(2)), &at(1), failover)));
-            assert!(is_not_serving(&judge(Some(&at(2)), Some(&at(1)), &at(1), failover)), "an old primary");
-            assert!(is_not_serving(&judge(Some(&at(2)), None, &at(2), failover)), "a dump of an old version");
+            assert!(is_not_serving(&judge_place(None, Some(&at(2)), &restored, failover)));
+            assert!(is_not_serving(&judge_place(None, Some(&at(2)), &at(1), failover)));
+            assert!(
+                is_not_serving(&judge_place(Some(&at(2)), Some(&at(1)), &at(1), failover)),
+                "an old primary"
+            );
+            assert!(
+                is_not_serving(&judge_place(Some(&at(2)), None, &at(2), failover)),
+                "a dump of an old version"
+            );
         }
     }
 

@@ -197,7 +197,7 @@ pub struct Row {
 pub enum Recorded {
     /// The entry was recorded, as this row.
     New(Seq),
-    /// The account has this row under the key already; nothing was recorded. See [`crate::keys::judge`].
+    /// The account has this row under the key already; nothing was recorded. See [`crate::keys::judge_known_key`].
     Known(Row),
     /// Another account has the key, so that nothing was recorded. In the first case that account charged the key, and
     /// the caller may be the same client: it names no deployment, or one that the other account also has. In the second

@@ -133,7 +133,7 @@ impl SqliteLedger {
     /// # Errors
     /// As [`Self::open`].
     pub async fn attach(path: &Path, clock: Clock, random: Random) -> Result<Self> {
-        let sqlite = Sqlite::open(path, MIGRATIONS, &clock).map_err(unavailable)?;
+        let sqlite = Sqlite::open(path, MIGRATIONS, &clock).map_err(to_ledger_error)?;
         // All names of the file share one sidecar.
         let path = std::fs::canonicalize(path).map_err(|error| LedgerError::Unavailable(error.into()))?;
         let serving = Serving::No("the ledger was not opened to execute charges".to_owned());
@@ -145,7 +145,7 @@ impl SqliteLedger {
     /// # Errors
     /// When the schema cannot be created.
     pub fn disk(clock: &Clock, latency: Random) -> Result<Disk> {
-        Disk::new(MIGRATIONS, clock, latency).map_err(unavailable)
+        Disk::new(MIGRATIONS, clock, latency).map_err(to_ledger_error)
     }
 
     /// The ledger on a simulation's disk.
@@ -175,7 +175,7 @@ impl SqliteLedger {
             }
             sql.execute(name, [id])
         };
-        if ledger.sqlite.write(begin).await.map_err(unavailable)? == 1 {
+        if ledger.sqlite.write(begin).await.map_err(to_ledger_error)? == 1 {
             super::warn_of_new(&shown);
         }
         Ok(ledger)
@@ -186,7 +186,7 @@ impl SqliteLedger {
     /// # Errors
     /// When the file cannot be written.
     pub async fn make_keys_per_account(&self) -> Result<()> {
-        self.sqlite.write(keys_per_account).await.map_err(unavailable)
+        self.sqlite.write(keys_per_account).await.map_err(to_ledger_error)
     }
 
     /// Records that the row of a response is durable.
@@ -198,7 +198,7 @@ impl SqliteLedger {
         };
         self.written.fetch_max(seq.0, Ordering::Relaxed);
         if let Some(notes) = notes {
-            notes.durable(seq.0);
+            notes.record_durable(seq.0);
         }
     }
 
@@ -231,7 +231,7 @@ impl Ledger for SqliteLedger {
         let read = |sql: &Connection| {
             sql.query_row("SELECT ledger_id FROM ledger_meta", [], |row| row.get::<_, String>(0))
         };
-        let text = self.sqlite.read_short(read).await.map_err(unavailable)?;
+        let text = self.sqlite.read_short(read).await.map_err(to_ledger_error)?;
         let id = Uuid::parse_str(&text).map_err(|_| LedgerError::Corrupt(format!("ledger_id {text:?}")))?;
         Ok(LedgerId(id))
     }
@@ -250,25 +250,25 @@ impl Ledger for SqliteLedger {
         let recorded = self.sqlite.write_one_statement(job).await;
         // Crash point: on disk and not yet reported.
         crash_point!("P3");
-        let recorded = recorded.map_err(unavailable)?;
+        let recorded = recorded.map_err(to_ledger_error)?;
         self.note_written(notes, &recorded);
         Ok(recorded)
     }
 
     async fn index_references(&self) -> Result<()> {
-        self.sqlite.write(|sql| sql.execute_batch(INDEX_REFERENCES)).await.map_err(unavailable)
+        self.sqlite.write(|sql| sql.execute_batch(INDEX_REFERENCES)).await.map_err(to_ledger_error)
     }
 
     async fn look_up(&self, account: &str, key: &Key) -> Result<Found> {
         let (account, key) = (account.to_owned(), key.clone());
-        self.sqlite.read_short(move |sql| look_up(sql, &account, &key)).await.map_err(unavailable)
+        self.sqlite.read_short(move |sql| look_up(sql, &account, &key)).await.map_err(to_ledger_error)
     }
 
     async fn page(&self, account: &str, after: Seq, limit: usize) -> Result<Page> {
         let account = account.to_owned();
         let limit = limit.min(PAGE_MAX);
         let read = move |sql: &Connection| page(sql, &account, after, limit);
-        self.sqlite.read(read).await.map_err(unavailable)
+        self.sqlite.read(read).await.map_err(to_ledger_error)
     }
 
     async fn void(&self, void: &Void) -> Result<Voided> {
@@ -286,9 +286,9 @@ impl Ledger for SqliteLedger {
                 by_key(sql, &account, &key)?.map(Voided::Row).ok_or(rusqlite::Error::QueryReturnedNoRows)
             }
         };
-        let voided = self.sqlite.write(void).await.map_err(unavailable)?;
+        let voided = self.sqlite.write(void).await.map_err(to_ledger_error)?;
         if let (Some(notes), Voided::Row(row)) = (notes, &voided) {
-            notes.durable(row.seq.0);
+            notes.record_durable(row.seq.0);
         }
         Ok(voided)
     }
@@ -297,23 +297,23 @@ impl Ledger for SqliteLedger {
         self.notes()?;
         let (account, now_ms) = (account.to_owned(), self.clock.now_ms());
         let admit = move |sql: &Connection| deployments::admit_one(sql, &account, deployment, now_ms);
-        self.sqlite.write(admit).await.map_err(unavailable)
+        self.sqlite.write(admit).await.map_err(to_ledger_error)
     }
 
     async fn declare_deployment(&self, declaration: &Declaration) -> Result<DeclareOutcome> {
         self.notes()?;
         let (declaration, now_ms) = (declaration.clone(), self.clock.now_ms());
         let declare = move |sql: &Connection| deployments::declare(sql, &declaration, now_ms);
-        self.sqlite.write(declare).await.map_err(unavailable)
+        self.sqlite.write(declare).await.map_err(to_ledger_error)
     }
 
     async fn deployments(&self, account: &str) -> Result<Vec<DeploymentRow>> {
         let account = account.to_owned();
-        self.sqlite.read(move |sql| deployments::list(sql, &account)).await.map_err(unavailable)
+        self.sqlite.read(move |sql| deployments::list(sql, &account)).await.map_err(to_ledger_error)
     }
 }
 
-fn unavailable(error: SqliteError) -> LedgerError {
+fn to_ledger_error(error: SqliteError) -> LedgerError {
     LedgerError::Unavailable(Box::new(error))
 }
 
@@ -404,12 +404,15 @@ fn read_row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
         account: row.get(2)?,
         fingerprint: Fingerprint::from_store(row.get(3)?),
         fingerprint_version: FingerprintVersion::of_number(version)
-            .ok_or_else(|| unreadable(11, &format!("fingerprint_version {version}")))?,
+            .ok_or_else(|| unreadable_column(11, &format!("fingerprint_version {version}")))?,
         reference: row.get(4)?,
         customer_id: row.get(5)?,
         currency: row.get(6)?,
         amount: Minor { units: row.get(7)?, exponent: row.get(12)? },
-        state: state.parse::<State>().ok().ok_or_else(|| unreadable(8, &format!("state {state:?}")))?,
+        state: state
+            .parse::<State>()
+            .ok()
+            .ok_or_else(|| unreadable_column(8, &format!("state {state:?}")))?,
         decline: Decline::from_store(row.get::<_, Option<String>>(13)?.as_deref(), row.get(14)?),
         route: row.get(9)?,
         created_at_ms: row.get(10)?,
@@ -417,9 +420,9 @@ fn read_row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
 }
 
 fn read_key(text: &str) -> rusqlite::Result<Key> {
-    Key::parse(text).ok_or_else(|| unreadable(1, &format!("key {text:?}")))
+    Key::parse(text).ok_or_else(|| unreadable_column(1, &format!("key {text:?}")))
 }
 
-fn unreadable(column: usize, what: &str) -> rusqlite::Error {
+fn unreadable_column(column: usize, what: &str) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, what.into())
 }

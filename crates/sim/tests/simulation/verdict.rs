@@ -66,7 +66,7 @@ impl Verdict {
 }
 
 fn rows(disk: &Disk, sql: &str) -> Vec<(String, i64, i64)> {
-    let look = disk.look(|connection| {
+    let look = disk.inspect(|connection| {
         let mut statement = connection.prepare(sql)?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         rows.collect()
@@ -75,7 +75,7 @@ fn rows(disk: &Disk, sql: &str) -> Vec<(String, i64, i64)> {
 }
 
 fn rows3(disk: &Disk, sql: &str) -> Vec<(String, String, i64)> {
-    let look = disk.look(|connection| {
+    let look = disk.inspect(|connection| {
         let mut statement = connection.prepare(sql)?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         rows.collect()
@@ -84,5 +84,6 @@ fn rows3(disk: &Disk, sql: &str) -> Vec<(String, String, i64)> {
 }
 
 fn count(disk: &Disk, sql: &str) -> i64 {
-    disk.look(|connection| connection.query_row(sql, [], |row| row.get(0))).expect("the attempts can be read")
+    disk.inspect(|connection| connection.query_row(sql, [], |row| row.get(0)))
+        .expect("the attempts can be read")
 }

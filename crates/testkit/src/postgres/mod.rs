@@ -43,7 +43,7 @@ impl Database {
     #[must_use]
     #[track_caller]
     pub fn fresh(what: &str) -> Option<Self> {
-        if let Some(admin_url) = given() {
+        if let Some(admin_url) = server_from_environment() {
             return Some(Self::on(&admin_url, None));
         }
         static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
@@ -156,7 +156,7 @@ fn without_a_server(what: &str, why: impl Display) {
     leave_out(what, format_args!("{why}; install PostgreSQL or set {GIVEN}"));
 }
 
-fn given() -> Option<String> {
+fn server_from_environment() -> Option<String> {
     if is_hidden() {
         return None;
     }

@@ -48,7 +48,7 @@ pub(super) fn serve(shared: &Arc<Shared>, stream: &TcpStream, line: &Line) {
             shared.count(Fault::KeepAliveRace);
             return reset(stream);
         }
-        let next = one(shared, stream, head).unwrap_or(Next::Close);
+        let next = forward_one(shared, stream, head).unwrap_or(Next::Close);
         races = matches!(next, Next::Race);
         line.busy.store(false, Ordering::SeqCst);
         if matches!(next, Next::Close) || shared.is_shut() {
@@ -57,7 +57,7 @@ pub(super) fn serve(shared: &Arc<Shared>, stream: &TcpStream, line: &Line) {
     }
 }
 
-fn one(shared: &Arc<Shared>, stream: &TcpStream, head: Head) -> io::Result<Next> {
+fn forward_one(shared: &Arc<Shared>, stream: &TcpStream, head: Head) -> io::Result<Next> {
     let plan = shared.plan();
     if head.path().starts_with("/v1/") {
         let request = Request::take(stream, head)?;

@@ -268,7 +268,7 @@ fn run_listener(shared: &Arc<Shared>, address: SocketAddr, listener: TcpListener
             ListenerState::Stalling => {
                 listener = None;
                 if stalling.is_none() {
-                    stalling = stall(address).ok();
+                    stalling = listen_without_accepting(address).ok();
                 }
             }
             ListenerState::Open => {
@@ -301,7 +301,7 @@ fn accept(shared: &Arc<Shared>, stream: TcpStream) {
 }
 
 /// A listener whose queue is full and which accepts no connection: its address does not respond to clients.
-fn stall(address: SocketAddr) -> io::Result<Vec<Socket>> {
+fn listen_without_accepting(address: SocketAddr) -> io::Result<Vec<Socket>> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::pki::Pki;
-use super::process::{self, Service, rest, wait_for};
+use super::process::{self, Service, sleep_between_polls, wait_for};
 use super::seeded::World;
 use crate::deployments::INVOICES;
 use crate::http::Api;
@@ -50,13 +50,13 @@ pub(super) async fn pay_once(dir: &Path, world: &World, pki: Option<&Pki>) -> an
     let demo = ("--demo", "antaeus".to_owned());
     let billing = start_billing(dir, world, &payments, pki, Some(demo)).await?;
     let api = billing.api()?;
-    let (invoices, before) = paid(&api).await?;
+    let (invoices, before) = count_paid(&api).await?;
     let answer = api.post("/rest/v1/invoices/pay", "application/json", Bytes::new()).await?;
-    let (_, after) = paid(&api).await?;
+    let (_, after) = count_paid(&api).await?;
     Ok(PaidOnce { invoices, before, after, answer })
 }
 
-async fn paid(billing: &Api) -> anyhow::Result<(usize, usize)> {
+async fn count_paid(billing: &Api) -> anyhow::Result<(usize, usize)> {
     let invoices: Vec<OldInvoice> = billing.get("/rest/v1/invoices").await?;
     let paid = invoices.iter().filter(|invoice| invoice.status == "PAID").count();
     Ok((invoices.len(), paid))
@@ -92,7 +92,7 @@ async fn start_faulty_payments(
 }
 
 /// The number of answers that the provider has held back so far.
-async fn held(payments: &Api) -> anyhow::Result<u32> {
+async fn count_held(payments: &Api) -> anyhow::Result<u32> {
     const METRIC: &str = "payments_faults_total{fault=\"hold\"} ";
     let metrics = payments.text("/metrics").await?;
     let value = metrics.lines().find_map(|line| line.strip_prefix(METRIC));
@@ -118,7 +118,7 @@ pub(super) async fn naive(
             if let Some(status) = biller.ended()? {
                 bail!("the naive biller ended early: {status}");
             }
-            Ok((held(&admin).await? >= kill).then_some(()))
+            Ok((count_held(&admin).await? >= kill).then_some(()))
         })
         .await?;
         biller.kill()?;
@@ -191,8 +191,8 @@ struct SoFar {
 /// certificate and its client certificate separately.
 async fn change_certificates(pki: &Pki, billing: &Service, payments: &Service) -> anyhow::Result<()> {
     pki.change()?;
-    payments.changed(1).await?;
-    billing.changed(2).await
+    payments.wait_for_reloads(1).await?;
+    billing.wait_for_reloads(2).await
 }
 
 /// Drives one run to its end, with kills; returns whether all invoices are PAID.
@@ -212,7 +212,7 @@ async fn one_round(
         if Instant::now() >= deadline {
             bail!("a run did not end within {} s", WITHIN.as_secs());
         }
-        let is_held = so_far.kills < world.kills && held(&admin).await? > so_far.kills;
+        let is_held = so_far.kills < world.kills && count_held(&admin).await? > so_far.kills;
         if let Some(pki) = pki
             && !so_far.certificates_changed
             && (is_held || world.kills == 0)
@@ -228,8 +228,8 @@ async fn one_round(
             // This joins the run that the kill interrupted.
             run = Run::start(&api).await?;
         }
-        rest().await;
-        run = run.look(&api).await?;
+        sleep_between_polls().await;
+        run = run.refetch(&api).await?;
     }
     Ok(run.0.all_paid)
 }

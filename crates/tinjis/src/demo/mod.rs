@@ -88,7 +88,7 @@ async fn demo(options: Options) -> anyhow::Result<u8> {
     match done {
         Ok((code, kept, quarter)) => {
             if options.keep {
-                keep(kept, quarter, dir.keep());
+                keep_running(kept, quarter, dir.keep());
             }
             Ok(code)
         }
@@ -240,7 +240,7 @@ fn again_line(options: &Options, seed: u64) -> String {
 }
 
 /// Keeps the services of the last two legs running, and prints how to call and how to end them.
-fn keep(mut kept: Kept, mut quarter: Quarter, dir: PathBuf) {
+fn keep_running(mut kept: Kept, mut quarter: Quarter, dir: PathBuf) {
     for service in [&mut kept.billing, &mut kept.payments, &mut quarter.billing, &mut quarter.payments] {
         service.detach();
     }

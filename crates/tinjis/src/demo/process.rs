@@ -44,12 +44,12 @@ pub(crate) async fn wait_for<T>(
         if Instant::now() >= deadline {
             bail!("waited {} s for {what}, which did not happen", within.as_secs());
         }
-        rest().await;
+        sleep_between_polls().await;
     }
 }
 
 /// Sleeps between two checks of a condition.
-pub(crate) async fn rest() {
+pub(crate) async fn sleep_between_polls() {
     tokio::time::sleep(POLL).await;
 }
 
@@ -135,7 +135,7 @@ impl Service {
         settings: &[(&str, String)],
     ) -> anyhow::Result<Self> {
         let [listen, admin] = free_addresses();
-        let mut words = words(name, dir, settings);
+        let mut words = service_args(name, dir, settings);
         let mut set = |flag: &str, value: &str| words.extend([flag.into(), value.into()]);
         set("--listen", &listen.to_string());
         set("--admin-listen", &admin.to_string());
@@ -152,7 +152,7 @@ impl Service {
         dir: &Path,
         settings: &[(&str, String)],
     ) -> anyhow::Result<()> {
-        let mut words = words(name, dir, settings);
+        let mut words = service_args(name, dir, settings);
         words.push("migrate".into());
         let mut running = Running::start(&words, &dir.join(format!("{name}.log")))?;
         let status = wait_for("a migration to end", READY_WITHIN, async || running.ended()).await?;
@@ -208,7 +208,7 @@ impl Service {
     }
 
     /// Waits until the service has loaded changed TLS files this many times.
-    pub(super) async fn changed(&self, times: i64) -> anyhow::Result<()> {
+    pub(super) async fn wait_for_reloads(&self, times: i64) -> anyhow::Result<()> {
         const METRIC: &str = "tls_reloads_total{result=\"ok\"} ";
         let admin = self.admin_api();
         wait_for(&format!("{} to take new certificates", self.name), READY_WITHIN, async || {
@@ -240,7 +240,7 @@ impl Service {
 }
 
 /// The arguments of a service. Its database is in `dir`, unless a setting names another.
-fn words(name: &str, dir: &Path, settings: &[(&str, String)]) -> Vec<OsString> {
+fn service_args(name: &str, dir: &Path, settings: &[(&str, String)]) -> Vec<OsString> {
     const DATABASE: &str = "--database-url";
     let mut words: Vec<OsString> = vec!["run".into(), name.into()];
     let mut set = |flag: &str, value: &str| words.extend([flag.into(), value.into()]);

@@ -6,7 +6,7 @@ use chassis::config::{Problems, TokenSource, non_empty};
 
 use super::billings::Billings;
 use super::table::{Entry, Table};
-use crate::cli::{BillingArgs, service};
+use crate::cli::{BillingArgs, with_credentials};
 use crate::http::{Api, Scheme};
 
 const FLAG: &str = "--deployments";
@@ -62,7 +62,7 @@ impl DeploymentsArgs {
             let own = entry.payments_token_file.clone().map(|path| (FLAG, Some(TokenSource::file(path))));
             let (setting, token) = own.unwrap_or_else(|| (setting, token.clone()));
             let api = flags.tls().api(entry.payments.clone(), problems);
-            service(problems, setting, api, Scheme::XToken, token)
+            with_credentials(problems, setting, api, Scheme::XToken, token)
         };
         let payments: Option<Vec<Api>> = table.entries.iter().map(api).collect();
         Some(Pairs { billings: billings?, payments: payments?, table })

@@ -76,7 +76,7 @@ impl Billings {
         for (place, api) in self.apis.iter().enumerate() {
             let others: Vec<usize> = (0..rows.len()).filter(|row| by_table[*row] != place).collect();
             let lines: Vec<&Line> = others.iter().map(|row| &rows[*row]).collect();
-            for (row, is_known) in others.iter().zip(known(api, kind, &lines).await?) {
+            for (row, is_known) in others.iter().zip(has_references(api, kind, &lines).await?) {
                 if is_known {
                     places[*row] = place;
                 }
@@ -103,7 +103,7 @@ pub(crate) fn wrong_ids(table: &Table, found: &[Result<String, CallError>]) -> V
 }
 
 /// For each row, whether this billing has its reference.
-async fn known(api: &Api, kind: &Kind, rows: &[&Line]) -> Result<Vec<bool>, CallError> {
+async fn has_references(api: &Api, kind: &Kind, rows: &[&Line]) -> Result<Vec<bool>, CallError> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }

@@ -6,15 +6,19 @@ use std::borrow::Cow;
 use super::settings::Dialect;
 
 /// The plain decimal text of an amount.
-pub(crate) fn plain<'a>(text: &'a str, dialect: &Dialect, exponent: u8) -> Result<Cow<'a, str>, String> {
+pub(crate) fn to_decimal_text<'a>(
+    text: &'a str,
+    dialect: &Dialect,
+    exponent: u8,
+) -> Result<Cow<'a, str>, String> {
     if dialect.minor_units {
         return minor_units(text, exponent.into()).map(Cow::Owned);
     }
-    if let Some(why) = foreign(text) {
+    if let Some(why) = explain_foreign(text) {
         return Err(why);
     }
     if !dialect.decimal_comma && dialect.thousands.is_none() {
-        return ungrouped(text).map_or(Ok(Cow::Borrowed(text)), Err);
+        return explain_separator(text).map_or(Ok(Cow::Borrowed(text)), Err);
     }
     let (whole, decimals) = split(text, dialect)?;
     let (sign, whole) = match whole.strip_prefix('-') {
@@ -28,7 +32,7 @@ pub(crate) fn plain<'a>(text: &'a str, dialect: &Dialect, exponent: u8) -> Resul
     };
     let text =
         decimals.map_or_else(|| format!("{sign}{digits}"), |decimals| format!("{sign}{digits}.{decimals}"));
-    ungrouped(&text).map_or(Ok(Cow::Owned(text)), Err)
+    explain_separator(&text).map_or(Ok(Cow::Owned(text)), Err)
 }
 
 /// Splits at the decimal separator; the other separator is an error unless it groups thousands.
@@ -80,7 +84,7 @@ fn minor_units(text: &str, exponent: usize) -> Result<String, String> {
 }
 
 /// What to do about an amount that is none in any way of writing.
-fn foreign(text: &str) -> Option<String> {
+fn explain_foreign(text: &str) -> Option<String> {
     let is_separator = |character| is_space(character) || is_apostrophe(character);
     let is_negative =
         text.starts_with('(') && text.ends_with(')') || text.ends_with('-') || text.starts_with('\u{2212}');
@@ -104,7 +108,7 @@ fn foreign(text: &str) -> Option<String> {
 }
 
 /// What to do about a separator that was not named.
-fn ungrouped(text: &str) -> Option<String> {
+fn explain_separator(text: &str) -> Option<String> {
     if !text.bytes().any(|byte| byte.is_ascii_digit()) {
         return None;
     }
@@ -149,7 +153,7 @@ mod tests {
             ("minor-units = true", "0", "0.00"),
             ("minor-units = true", "-1215", "-12.15"),
         ] {
-            assert_eq!(plain(text, &dialect(profile), 2).unwrap(), expected, "{profile:?}: {text}");
+            assert_eq!(to_decimal_text(text, &dialect(profile), 2).unwrap(), expected, "{profile:?}: {text}");
         }
         for (exponent, text, expected) in [
             (0, "1215", "1215"),
@@ -158,7 +162,11 @@ mod tests {
             (3, "-5", "-0.005"),
             (4, "0", "0.0000"),
         ] {
-            assert_eq!(plain(text, &dialect("minor-units = true"), exponent).unwrap(), expected, "{text}");
+            assert_eq!(
+                to_decimal_text(text, &dialect("minor-units = true"), exponent).unwrap(),
+                expected,
+                "{text}"
+            );
         }
     }
 
@@ -189,7 +197,7 @@ mod tests {
             ("minor-units = true", "12.15", "--minor-units"),
             ("minor-units = true", "", "--minor-units"),
         ] {
-            let why = plain(text, &dialect(profile), 2).unwrap_err();
+            let why = to_decimal_text(text, &dialect(profile), 2).unwrap_err();
             assert!(why.contains(part), "{profile:?}: {text}: {why}");
         }
     }

@@ -14,7 +14,7 @@ const BUFFER: usize = 64 * 1024;
 /// Why the encoding that was named cannot be the file's, read from its beginning. In a single-byte encoding any bytes
 /// are text, so that a file of UTF-8 would give other references, and other invoices, than it gave as UTF-8. Text of
 /// such an encoding is no UTF-8 from its first letter beyond ASCII on, so that little of it is read here.
-pub(crate) fn contradicted(mut file: impl Read, dialect: &Dialect) -> io::Result<Option<Fault>> {
+pub(crate) fn check_encoding(mut file: impl Read, dialect: &Dialect) -> io::Result<Option<Fault>> {
     let Some(NamedEncoding { encoding, .. }) =
         dialect.encoding.filter(|named| named.encoding.is_single_byte())
     else {
@@ -55,7 +55,7 @@ pub(crate) fn is_utf_32(start: &[u8]) -> bool {
 pub(crate) const UTF_32: &str = "is UTF-32, which is not read: save the file as UTF-8";
 
 /// The file's text, or why it cannot be decoded.
-pub(crate) fn utf8(
+pub(crate) fn decode_to_utf8(
     mut file: impl BufRead + Send + 'static,
     dialect: &Dialect,
 ) -> io::Result<Result<Start, Fault>> {
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     fn read(bytes: &'static [u8], profile: &str) -> Result<String, String> {
-        let mut start = utf8(bytes, &dialect(profile)).unwrap().map_err(|fault| fault.reason)?;
+        let mut start = decode_to_utf8(bytes, &dialect(profile)).unwrap().map_err(|fault| fault.reason)?;
         let mut text = Vec::new();
         start.read_to_end(&mut text).map_err(|error| error.to_string())?;
         Ok(String::from_utf8_lossy(&text).into_owned())
@@ -179,7 +179,7 @@ mod tests {
             (long(b"\xc3\xbc"), "encoding = 'windows-1252'", true),
             (long(b"\xc3\xbc\xfc"), "encoding = 'windows-1252'", false),
         ] {
-            let fault = contradicted(bytes.as_slice(), &dialect(profile)).unwrap();
+            let fault = check_encoding(bytes.as_slice(), &dialect(profile)).unwrap();
             let says = fault.map(|fault| fault.reason.contains("--encoding utf-8"));
             assert_eq!(says, is_contradicted.then_some(true), "{profile}");
         }

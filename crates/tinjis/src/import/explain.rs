@@ -11,7 +11,7 @@ use std::path::Path;
 
 use super::file::Format;
 use super::header::fold;
-use super::row::shown;
+use super::row::quote_value;
 use super::target::{SUBSCRIPTIONS, Target};
 use crate::output;
 use anyhow::Context;
@@ -104,7 +104,7 @@ impl Profile {
             ),
             Separators::Plain { .. } => {}
             Separators::Named { decimal_comma, thousands, example } => {
-                self.comment(&format!("amounts are written like {}", shown(&example)));
+                self.comment(&format!("amounts are written like {}", quote_value(&example)));
                 if decimal_comma {
                     self.setting("decimal-comma", &true.into());
                 }
@@ -114,16 +114,16 @@ impl Profile {
             }
             Separators::Unclear { example } => self.needed(&format!(
                 "how amounts are written, like {}: decimal-comma = true, or thousands = \",\" or \".\"",
-                shown(&example)
+                quote_value(&example)
             )),
             Separators::NotInThrees { example } => self.needed(&format!(
                 "amounts are not grouped in threes, like {}, which is not read: export them without grouping",
-                shown(&example)
+                quote_value(&example)
             )),
             Separators::Mixed { comma, point } => self.needed(&format!(
                 "amounts are written in more than one way, like {} and {}: export them in one way",
-                shown(&comma),
-                shown(&point)
+                quote_value(&comma),
+                quote_value(&point)
             )),
         }
     }
@@ -141,12 +141,12 @@ impl Profile {
             |at: usize, other: usize| at != other && fold(&sample.names[at]) == fold(&sample.names[other]);
         let repeated = used.iter().filter(|at| (0..sample.names.len()).any(|other| is_same(**at, other)));
         for at in repeated {
-            let name = shown(sample.names[*at].trim());
+            let name = quote_value(sample.names[*at].trim());
             self.needed(&format!("{name} stands twice: remove one of them, or rename it"));
         }
         let others: Vec<String> = (0..sample.names.len())
             .filter(|at| !used.contains(at))
-            .map(|at| shown(&sample.names[at]))
+            .map(|at| quote_value(&sample.names[at]))
             .collect();
         if !others.is_empty() {
             self.comment(&format!("not needed: {}", others.join(", ")));
@@ -167,10 +167,10 @@ impl Profile {
                 continue;
             };
             if !others.is_empty() {
-                let others: Vec<String> = others.iter().map(|name| shown(name)).collect();
+                let others: Vec<String> = others.iter().map(|name| quote_value(name)).collect();
                 self.comment(&format!("{name} may also be {}: which is right?", others.join(", ")));
             }
-            let example = sample.values(found[0]).next().map(|value| format!(" like {}", shown(value)));
+            let example = sample.values(found[0]).next().map(|value| format!(" like {}", quote_value(value)));
             if *first != name || example.is_some() {
                 self.comment(&format!(
                     "its values are{}",
@@ -196,7 +196,7 @@ impl Profile {
             } else {
                 "map a column of numbers"
             };
-            self.needed(&format!("customers are whole numbers, and {} is none: {hint}", shown(other)));
+            self.needed(&format!("customers are whole numbers, and {} is none: {hint}", quote_value(other)));
         }
     }
 
@@ -225,7 +225,7 @@ impl Profile {
                     self.comment(&format!("{name} = \"PENDING\""));
                 }
                 None => {
-                    self.needed(&format!("what {} means", shown(value)));
+                    self.needed(&format!("what {} means", quote_value(value)));
                     self.comment(&format!("{name} = \"PENDING\""));
                 }
             }

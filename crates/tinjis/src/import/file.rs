@@ -110,11 +110,12 @@ pub(crate) struct Opened {
 pub(crate) fn open(path: &Path, format: Format, dialect: &Dialect) -> io::Result<Opened> {
     let mut file = open_regular(path)?;
     let identity = Identity::from(&file.metadata()?);
-    let contradicted = encoding::contradicted(&file, dialect)?;
+    let contradicted = encoding::check_encoding(&file, dialect)?;
     file.rewind()?;
     let read = BytesRead::default();
     let counted = BufReader::with_capacity(BUFFER, Counted { file, count: read.clone() });
-    let start = encoding::utf8(counted, dialect)?.and_then(|start| contradicted.map_or(Ok(start), Err));
+    let start =
+        encoding::decode_to_utf8(counted, dialect)?.and_then(|start| contradicted.map_or(Ok(start), Err));
     let rows = start.and_then(|start| {
         Ok(match format {
             Format::Csv => Rows::Csv(Box::new(CsvRows::open(start, dialect)?)),

@@ -2,7 +2,7 @@
 
 use unicode_normalization::UnicodeNormalization;
 
-use super::row::{Fault, shown};
+use super::row::{Fault, quote_value};
 use super::settings::Dialect;
 
 /// Maximum number of names in a message.
@@ -35,10 +35,10 @@ pub(crate) fn find_columns(line: u64, names: &[String], dialect: &Dialect) -> Re
             Some(field) => columns.places[field] = Some(at),
             None if dialect.ignore_unknown_columns => columns.ignored.push(names[at].trim().to_owned()),
             None if name.is_empty() => mistakes.push(format!("column {} has no name", at + 1)),
-            None => mistakes.push(format!("{} is no column", shown(&names[at]))),
+            None => mistakes.push(format!("{} is no column", quote_value(&names[at]))),
         }
     }
-    mistakes.extend((0..fields).filter_map(|field| missing(field, &columns, dialect)));
+    mistakes.extend((0..fields).filter_map(|field| check_column(field, &columns, dialect)));
     mistakes.extend(unread_status(&columns, dialect));
     if mistakes.is_empty() {
         return Ok(columns);
@@ -51,7 +51,7 @@ pub(crate) fn find_columns(line: u64, names: &[String], dialect: &Dialect) -> Re
     Err(Fault::new(line, "header", format!("{}{more}; the columns are {needed}{hint}", mistakes.join(", "))))
 }
 
-fn missing(field: usize, columns: &Columns, dialect: &Dialect) -> Option<String> {
+fn check_column(field: usize, columns: &Columns, dialect: &Dialect) -> Option<String> {
     let target = dialect.target;
     let is_given = field == target.currency && dialect.currency.is_some();
     if columns.places[field].is_some() || is_given && !dialect.is_mapped(field) {
@@ -59,7 +59,7 @@ fn missing(field: usize, columns: &Columns, dialect: &Dialect) -> Option<String>
     }
     match dialect.source(field) {
         Some(source) if dialect.is_mapped(field) => {
-            Some(format!("{} is missing, which --map names as {}", shown(source), target.fields[field]))
+            Some(format!("{} is missing, which --map names as {}", quote_value(source), target.fields[field]))
         }
         None if target.is_required(field) && !is_given => {
             Some(format!("{} is needed, and --map gives it no source", target.fields[field]))
@@ -84,7 +84,7 @@ fn unread_status(columns: &Columns, dialect: &Dialect) -> Option<String> {
 pub(crate) fn must_be_decided(name: &str) -> String {
     format!(
         "{} may tell what is paid: give --map status={name}, or --map status= if every row is to be charged",
-        shown(name)
+        quote_value(name)
     )
 }
 
@@ -126,7 +126,8 @@ const BESIDE_STATES: [&str; 9] =
 
 /// How likely a column's name is one for the status, also misspelt: the lower the likelier. `None` for other names.
 pub(crate) fn status_rank(name: &str) -> Option<usize> {
-    let name: String = plain(name).chars().filter(|character| character.is_alphabetic()).collect();
+    let name: String =
+        letters_and_digits(name).chars().filter(|character| character.is_alphabetic()).collect();
     let mut letters: Vec<char> = name.chars().collect();
     letters.sort_unstable();
     let is_misspelt = letters.iter().collect::<String>() == "assttu";
@@ -164,7 +165,7 @@ pub(crate) fn fold(name: &str) -> String {
 }
 
 /// The letters and digits of a name: tools write `isPaid`, `is_paid` and `Is paid`.
-pub(crate) fn plain(name: &str) -> String {
+pub(crate) fn letters_and_digits(name: &str) -> String {
     fold(name).chars().filter(|character| character.is_alphanumeric()).collect()
 }
 

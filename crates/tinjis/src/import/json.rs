@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use super::file::Start;
 use super::header::{may_be_status, must_be_decided};
-use super::row::{Fault, Place, Value, Values, shown};
+use super::row::{Fault, Place, Value, Values, quote_value};
 use super::settings::Dialect;
 use super::target::Target;
 
@@ -129,13 +129,13 @@ impl Names {
         let known = known.join(", ");
         format!(
             "unknown field {}: the fields are {known}; --map names others, --ignore-unknown-columns passes the rest over",
-            shown(name)
+            quote_value(name)
         )
     }
 }
 
 fn duplicate_field(name: &str) -> String {
-    format!("duplicate field {}", shown(name))
+    format!("duplicate field {}", quote_value(name))
 }
 
 /// Reads one object. Unknown fields are mistakes, because a misspelt `status` would charge what is paid.
@@ -246,7 +246,7 @@ impl Names {
         let mut deserializer = serde_json::Deserializer::from_slice(text);
         let fields = ObjectSeed(self).deserialize(&mut deserializer);
         fields.and_then(|fields| deserializer.end().map(|()| fields)).map_err(|error| {
-            let what = what(&error);
+            let what = without_place(&error);
             let hint = match text.trim_ascii() {
                 _ if what.contains("unicode") => NOT_UTF_8,
                 [0x1e, ..] => ": U+001E before an object belongs to JSON text sequences (RFC 7464): remove it",
@@ -275,7 +275,7 @@ impl Names {
 const NOT_UTF_8: &str = ": if the file is not UTF-8, name its encoding by --encoding";
 
 /// What is wrong, without the place.
-pub(super) fn what(error: &serde_json::Error) -> String {
+pub(super) fn without_place(error: &serde_json::Error) -> String {
     let said = error.to_string();
     said.split(" at line ").next().unwrap_or(&said).to_owned()
 }
@@ -358,7 +358,7 @@ fn read_array(
         if error.is_io() {
             return Fault::row(line, format!("cannot be read: {error}")).at(index, None);
         }
-        let what = what(&error);
+        let what = without_place(&error);
         let hint = match what.as_str() {
             _ if error.is_eof() => ": the file ends in the middle of the array; is it whole?",
             "trailing characters" => {
@@ -428,7 +428,7 @@ impl<'de> Visitor<'de> for &Document<'_> {
         match (&self.names.records, found) {
             (Some(_), true) => Ok(()),
             (Some(records), false) => {
-                Err(A::Error::custom(format!("the object has no field {} (--records)", shown(records))))
+                Err(A::Error::custom(format!("the object has no field {} (--records)", quote_value(records))))
             }
             (None, _)
                 if first

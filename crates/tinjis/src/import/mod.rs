@@ -138,7 +138,7 @@ pub(crate) fn each_row<R: FileRow>(
         bail!("{file} has {}: fix them", bad_rows(checked.bad));
     }
     let (mut rows, _) = open_again(options, &checked)?;
-    while let Some(judged) = rows.next(&options.dialect).map_err(|fault| changed(options, &fault))? {
+    while let Some(judged) = rows.next(&options.dialect).map_err(|fault| to_reread_error(options, &fault))? {
         match judged {
             Judged::Good(row) if !is_skipped(&checked.skipped, &row) => take(row)?,
             _ => {}
@@ -221,7 +221,7 @@ async fn send<R: FileRow>(
     let mut sender = Router::new(billings, R::KIND, dry_run, options.update);
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
-        let judged = rows.next::<R>(&options.dialect).map_err(|fault| changed(options, &fault))?;
+        let judged = rows.next::<R>(&options.dialect).map_err(|fault| to_reread_error(options, &fault))?;
         let is_end = judged.is_none();
         let step = async {
             match judged {
@@ -234,7 +234,7 @@ async fn send<R: FileRow>(
             sent = step => sent.map_err(anyhow::Error::from),
             _ = &mut interrupted => Err(anyhow::anyhow!("interrupted")),
         };
-        sent.map_err(|error| stopped(error, &sender, options, dry_run))?;
+        sent.map_err(|error| add_progress(error, &sender, options, dry_run))?;
         notes.so_far(read.so_far());
         let faults = std::mem::take(&mut sender.faults).into_iter();
         notes.faults(&faults.map(|fault| fault.of_file(&options.dialect)).collect::<Vec<_>>());
@@ -256,7 +256,7 @@ fn is_skipped(skipped: &[u32], row: &impl FileRow) -> bool {
 }
 
 /// A failure in the middle, with what was written before it.
-fn stopped(error: anyhow::Error, sender: &Router, options: &Options, dry_run: bool) -> anyhow::Error {
+fn add_progress(error: anyhow::Error, sender: &Router, options: &Options, dry_run: bool) -> anyhow::Error {
     if dry_run {
         return error.context("nothing was written");
     }
@@ -274,10 +274,10 @@ fn open_again(options: &Options, checked: &Checked) -> anyhow::Result<(Rows, Byt
     if opened.identity != checked.identity {
         bail!("{} changed while it was read", options.file.display());
     }
-    Ok((opened.rows.map_err(|fault| changed(options, &fault))?, opened.read))
+    Ok((opened.rows.map_err(|fault| to_reread_error(options, &fault))?, opened.read))
 }
 
-fn changed(options: &Options, fault: &Fault) -> anyhow::Error {
+fn to_reread_error(options: &Options, fault: &Fault) -> anyhow::Error {
     anyhow::anyhow!("{} cannot be read again: {}", options.file.display(), fault.reason)
 }
 

@@ -81,7 +81,7 @@ impl Notes {
             return;
         }
         let mut named: Vec<String> =
-            names.iter().take(COLUMNS_NAMED_MAX).map(|name| row::shown(name)).collect();
+            names.iter().take(COLUMNS_NAMED_MAX).map(|name| row::quote_value(name)).collect();
         if names.len() > named.len() {
             named.push(format!("{} more", names.len() - named.len()));
         }

@@ -90,7 +90,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.place())?;
         if let Some(reference) = &self.reference {
-            write!(f, ", reference {}", shown(reference))?;
+            write!(f, ", reference {}", quote_value(reference))?;
         }
         write!(f, ", column {}: {}", self.column, self.reason)
     }
@@ -237,12 +237,12 @@ pub(crate) fn text_of(value: &Value<'_>) -> Option<String> {
 pub(crate) fn column(field: usize, dialect: &Dialect) -> Cow<'static, str> {
     let name = dialect.target.fields[field];
     match dialect.source(field) {
-        Some(source) if dialect.is_mapped(field) => Cow::Owned(format!("{name} ({})", shown(source))),
+        Some(source) if dialect.is_mapped(field) => Cow::Owned(format!("{name} ({})", quote_value(source))),
         _ => Cow::Borrowed(name),
     }
 }
 
-fn required<'a>(value: &'a Value<'_>) -> Result<&'a str, String> {
+fn require_text<'a>(value: &'a Value<'_>) -> Result<&'a str, String> {
     match value {
         Value::Text(text) if text.is_empty() => Err("is empty".to_owned()),
         Value::Text(text) | Value::Number(text) => Ok(text),
@@ -264,12 +264,12 @@ pub(crate) fn parse_reference(value: &Value<'_>, dialect: &Dialect) -> Result<Re
             ));
         }
     }
-    let text = required(value)?;
+    let text = require_text(value)?;
     check_spreadsheet_error(text)?;
     if is_shortened_number(text) {
         return Err(format!(
             "{} is a number that a spreadsheet has shortened: format the column as text and export again",
-            shown(text)
+            quote_value(text)
         ));
     }
     import_row::parse_reference(text)
@@ -293,7 +293,7 @@ fn is_shortened_number(text: &str) -> bool {
 /// Refuses what a spreadsheet exports in place of a value: rows would share it as if it were a name.
 pub(crate) fn check_spreadsheet_error(text: &str) -> Result<(), String> {
     let why = "stands for an error of a spreadsheet: correct it there and export again";
-    if is_spreadsheet_error(text) { Err(format!("{} {why}", shown(text))) } else { Ok(()) }
+    if is_spreadsheet_error(text) { Err(format!("{} {why}", quote_value(text))) } else { Ok(()) }
 }
 
 /// `#NAME?`, `#DIV/0!`, `#N/A` and its German form `#NV`, `Err:502`, and the marks of a column that is too narrow.
@@ -308,19 +308,20 @@ fn is_spreadsheet_error(text: &str) -> bool {
 }
 
 fn parse_customer_id(value: &Value<'_>) -> Result<i32, String> {
-    let text = required(value)?;
-    import_row::parse_customer_id(text).map_err(|why| format!("{why}, not {}", shown(text)))
+    let text = require_text(value)?;
+    import_row::parse_customer_id(text).map_err(|why| format!("{why}, not {}", quote_value(text)))
 }
 
 pub(crate) fn parse_currency(value: &Value<'_>, dialect: &Dialect) -> Result<Currency, String> {
     if let (Value::Missing, Some(currency)) = (value, dialect.currency) {
         return Ok(currency);
     }
-    let text = required(value)?;
+    let text = require_text(value)?;
     // Tools that write `eur` do so in a column of their own, which was mapped.
     let upper =
         if dialect.is_mapped(dialect.target.currency) { text.to_ascii_uppercase() } else { text.to_owned() };
-    let currency = import_row::parse_currency(&upper).map_err(|why| format!("{why}, not {}", shown(text)))?;
+    let currency =
+        import_row::parse_currency(&upper).map_err(|why| format!("{why}, not {}", quote_value(text)))?;
     match dialect.currency {
         Some(only) if only != currency => {
             Err(format!("is {currency}, and --currency says {only} of every row"))
@@ -335,12 +336,13 @@ pub(crate) fn parse_amount(
     dialect: &Dialect,
     currency: Option<Currency>,
 ) -> Result<Option<Amount>, String> {
-    let text = required(value)?;
-    let refused = |why: String| format!("{why}, not {}", shown(text));
+    let text = require_text(value)?;
+    let refused = |why: String| format!("{why}, not {}", quote_value(text));
     let exponent = currency.map_or(EXPONENT_OF_HUNDREDTHS, Currency::exponent);
     let plain = match value {
         Value::Number(_) if !dialect.minor_units => Cow::Borrowed(text),
-        _ => amount::plain(text, dialect, exponent).map_err(|why| format!("{} {why}", shown(text)))?,
+        _ => amount::to_decimal_text(text, dialect, exponent)
+            .map_err(|why| format!("{} {why}", quote_value(text)))?,
     };
     match currency {
         Some(currency) => import_row::parse_amount(&plain, currency).map(Some).map_err(refused),
@@ -359,12 +361,12 @@ fn parse_status(value: &Value<'_>, dialect: &Dialect) -> Result<Meaning, String>
     let status = dialect.target.status.and_then(|field| Some((dialect.source(field)?, field)));
     let Some((source, field)) = status else { return Ok(Meaning::Pending) };
     if let Some(statuses) = &dialect.statuses {
-        let known = || statuses.keys().map(|name| shown(name)).collect::<Vec<_>>().join(", ");
+        let known = || statuses.keys().map(|name| quote_value(name)).collect::<Vec<_>>().join(", ");
         return statuses.get(text).copied().ok_or_else(|| match text {
             "" => format!("is missing or empty, which --status ({}) does not name: {SAY}", known()),
             _ => format!(
                 "{} is none of the statuses of --status ({}): say what it means",
-                shown(text),
+                quote_value(text),
                 known()
             ),
         });
@@ -375,8 +377,9 @@ fn parse_status(value: &Value<'_>, dialect: &Dialect) -> Result<Meaning, String>
         _ => {}
     }
     let paid = import_row::parse_status(text);
-    paid.map(|paid| if paid { Meaning::Paid } else { Meaning::Pending })
-        .map_err(|why| format!("{why}, not {}; --status says what a tool's own words mean", shown(text)))
+    paid.map(|paid| if paid { Meaning::Paid } else { Meaning::Pending }).map_err(|why| {
+        format!("{why}, not {}; --status says what a tool's own words mean", quote_value(text))
+    })
 }
 
 /// Why a valid reference is suspicious: it looks like a spreadsheet's version of another text.
@@ -415,7 +418,7 @@ fn is_date(text: &str) -> bool {
 }
 
 /// A value for a message: quoted, escaped and cut.
-pub(crate) fn shown(text: &str) -> String {
+pub(crate) fn quote_value(text: &str) -> String {
     const CHARS_MAX: usize = 40;
     let cut: String = text.chars().take(CHARS_MAX).collect();
     let more = if cut.len() < text.len() { "…" } else { "" };

@@ -7,7 +7,7 @@ use api::billing::{ImportReport, LineFault};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::row::{Fault, FileRow, Place, shown};
+use super::row::{Fault, FileRow, Place, quote_value};
 use crate::deployments::Kind;
 use crate::http::{Api, CallError};
 
@@ -117,7 +117,7 @@ impl Sender {
 fn message_with_value(error: &LineFault, row: Option<&[u8]>) -> String {
     let row: Option<Map<String, Value>> = row.and_then(|row| serde_json::from_slice(row).ok());
     let value = match row.as_ref().and_then(|row| row.get(&*error.field)) {
-        Some(Value::String(text)) if error.field != "reference" => shown(text),
+        Some(Value::String(text)) if error.field != "reference" => quote_value(text),
         Some(Value::Number(number)) => number.to_string(),
         _ => return error.message.clone(),
     };

@@ -85,7 +85,7 @@ impl FileSettings {
     ) -> Option<(Format, Dialect)> {
         let profile = self.profile.map(|path| Settings::of_profile(&path)).transpose();
         let profile = profile.map_err(|why| problems.add("--profile", why)).ok()?.unwrap_or_default();
-        let settings = self.settings.over(profile);
+        let settings = self.settings.with_profile(profile);
         let dialect = settings.check(target, |setting, why| problems.add(setting, why));
         let format = settings.format(file).map_err(|why| problems.add("FILE", why)).ok()?;
         settings.check_format(format, |setting, why| problems.add(setting, why));
@@ -162,7 +162,7 @@ pub(crate) struct NamedEncoding {
 
 impl Dialect {
     /// Our own format for rows of the target.
-    pub(crate) fn plain(target: &'static Target) -> Self {
+    pub(crate) fn for_target(target: &'static Target) -> Self {
         Self { target, ..Self::default() }
     }
 
@@ -195,7 +195,7 @@ impl Settings {
     }
 
     /// These settings; the profile supplies those that are unset.
-    pub(crate) fn over(self, profile: Self) -> Self {
+    pub(crate) fn with_profile(self, profile: Self) -> Self {
         let merged = |over: Option<Assignments>, under: Option<Assignments>| match (over, under) {
             (Some(over), Some(mut under)) => {
                 under.extend(over);
@@ -406,7 +406,7 @@ mod tests {
         let profile = settings(
             "delimiter = ','\ndecimal-comma = true\nencoding = 'utf-16'\n[map]\namount = 'x'\nreference = 'No'",
         );
-        let both = flags.over(profile).check(&INVOICES, |setting, why| panic!("{setting}: {why}"));
+        let both = flags.with_profile(profile).check(&INVOICES, |setting, why| panic!("{setting}: {why}"));
         assert_eq!((both.delimiter, both.decimal_comma), (Some(b';'), false));
         assert_eq!(
             (both.source(0), both.source(3), both.source(1)),

@@ -6,8 +6,8 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 
-use super::json::what;
-use super::row::shown;
+use super::json::without_place;
+use super::row::quote_value;
 
 /// Fails if an object has a field twice, at any depth, or if the text is no JSON.
 pub(super) fn check_no_duplicate_fields(json: &str) -> Result<(), String> {
@@ -15,7 +15,7 @@ pub(super) fn check_no_duplicate_fields(json: &str) -> Result<(), String> {
     DuplicateFieldCheck
         .deserialize(&mut deserializer)
         .and_then(|()| deserializer.end())
-        .map_err(|error| what(&error))
+        .map_err(|error| without_place(&error))
 }
 
 #[derive(Clone, Copy)]
@@ -70,7 +70,7 @@ impl<'de> Visitor<'de> for DuplicateFieldCheck {
         while let Some(name) = object.next_key::<String>()? {
             object.next_value_seed(self)?;
             if let Some(twice) = names.replace(name) {
-                return Err(A::Error::custom(format!("duplicate field {}", shown(&twice))));
+                return Err(A::Error::custom(format!("duplicate field {}", quote_value(&twice))));
             }
         }
         Ok(())

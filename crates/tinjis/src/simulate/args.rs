@@ -53,7 +53,7 @@ impl SimulateArgs {
         let seed = take("--seed", self.seed.as_ref(), 1, 0..=SEED_MAX);
         let kills = take("--kills", self.kills.as_ref(), 0, KILLS);
         // Checked before the simulation: a message at the end of a long run would be too late.
-        if let Some(error) = self.plot.as_ref().and_then(|path| writable(path).err()) {
+        if let Some(error) = self.plot.as_ref().and_then(|path| check_writable(path).err()) {
             problems.add("--plot", &error);
         }
         if let Some(error) = self.faults.as_ref().and_then(|path| read_script(path).err()) {
@@ -78,7 +78,7 @@ impl SimulateArgs {
 }
 
 /// Leaves what the file holds, and no file where there was none.
-fn writable(path: &Path) -> Result<(), String> {
+fn check_writable(path: &Path) -> Result<(), String> {
     let is_new = std::fs::symlink_metadata(path).is_err();
     let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
     let checked = opened.and_then(|_| if is_new { std::fs::remove_file(path) } else { Ok(()) });

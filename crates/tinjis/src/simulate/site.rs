@@ -133,7 +133,7 @@ impl Site {
     /// Advances the clock to this instant in steps; everything due before is then done.
     pub(super) async fn run_until(&mut self, end_ms: i64, seen: &dyn Fn(i64)) -> anyhow::Result<()> {
         loop {
-            let next = self.settle().await?;
+            let next = self.run_until_idle().await?;
             let now = self.clock.now_ms();
             seen(now);
             if now >= end_ms {
@@ -170,12 +170,12 @@ impl Site {
     }
 
     /// Waits until billing has done what is due, with kills; returns the next due time.
-    async fn settle(&mut self) -> anyhow::Result<Option<i64>> {
+    async fn run_until_idle(&mut self) -> anyhow::Result<Option<i64>> {
         let (mut before, mut since, mut moved) = (None, Instant::now(), Instant::now());
         let began = Instant::now();
         loop {
             let looked = Instant::now();
-            let (schedule, deployment) = self.look().await?;
+            let (schedule, deployment) = self.fetch_state().await?;
             let state = state_of(&schedule, &deployment)?;
             match state {
                 State::Quiet(next) => return Ok(next),
@@ -205,7 +205,7 @@ impl Site {
         }
     }
 
-    async fn look(&self) -> anyhow::Result<(ScheduleStatus, Deployment)> {
+    async fn fetch_state(&self) -> anyhow::Result<(ScheduleStatus, Deployment)> {
         let api = self.billing_api()?;
         // The order matters: a run that ends between the two calls leaves nothing due.
         Ok((api.get("/v1/schedule").await?, api.get("/v1/deployment").await?))

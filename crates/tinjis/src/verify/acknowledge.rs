@@ -98,11 +98,11 @@ impl AcknowledgeArgs {
                 problems.add(setting, format_args!("must be given with {flag}"));
             }
         }
-        let what = self.what(problems);
+        let what = self.parse_rows(problems);
         Some(Acknowledge { what: what?, reason: reason?, actor: actor? })
     }
 
-    fn what(&self, problems: &mut Problems) -> Option<RowsToAcknowledge> {
+    fn parse_rows(&self, problems: &mut Problems) -> Option<RowsToAcknowledge> {
         if let Some(text) = &self.acknowledge {
             return problems.check(ONE, parse_seq(text)).map(RowsToAcknowledge::Row);
         }
@@ -168,7 +168,7 @@ pub(crate) async fn command(billing: &Api, payments: &Api, asked: &Acknowledge) 
             record_rows(&billing, ledger_id, (1, *seq), asked).await
         }
         RowsToAcknowledge::Unbacked(references) => {
-            let lost = unbacked(&billing, &ledger, &ledger_id, references).await?;
+            let lost = find_unbacked(&billing, &ledger, &ledger_id, references).await?;
             record_unbacked(&billing, ledger_id, &lost, asked).await
         }
     }
@@ -211,7 +211,7 @@ async fn record_rows(
 
 /// The references that are not acknowledged yet. A whole verification must find each of them unbacked now: only reading
 /// all rows finds a charge under a key that is not in the journal.
-async fn unbacked<'r>(
+async fn find_unbacked<'r>(
     billing: &BillingApi,
     ledger: &LedgerApi,
     ledger_id: &str,

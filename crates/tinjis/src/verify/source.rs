@@ -107,13 +107,13 @@ async fn read<T: DeserializeOwned, E: From<CallError>>(
             let position = (list.position)(item);
             if last.is_some_and(|last| position <= last) {
                 let why = format!("its items are out of order: {position:?} comes after {last:?}");
-                return Err(strange(api, list.path, why).into());
+                return Err(invalid_response(api, list.path, why).into());
             }
             last = Some(position);
         }
         after = page.next.take();
         if after.is_some() && page.items.is_empty() {
-            return Err(strange(api, list.path, "an empty page has a successor".to_owned()).into());
+            return Err(invalid_response(api, list.path, "an empty page has a successor".to_owned()).into());
         }
         if !each(page)? || after.is_none() {
             return Ok(());
@@ -121,7 +121,7 @@ async fn read<T: DeserializeOwned, E: From<CallError>>(
     }
 }
 
-fn strange(api: &Api, path: &str, why: String) -> CallError {
+fn invalid_response(api: &Api, path: &str, why: String) -> CallError {
     CallError::Strange { url: format!("{}{path}", api.base()), why }
 }
 

@@ -87,7 +87,7 @@ impl<'a> Params<'a> {
     /// Fails with every mistake. Unknown parameters are mistakes: a misspelt switch must not do the opposite.
     pub(super) fn finish(mut self) -> Result<(), Problem> {
         for (name, _) in std::mem::take(&mut self.left) {
-            self.errors.push(query::unknown(&name));
+            self.errors.push(query::unknown_parameter(&name));
         }
         if self.errors.is_empty() { Ok(()) } else { Err(Problem::validation(self.errors)) }
     }

@@ -45,16 +45,21 @@ const JOIN_SAME: &str = "UPDATE runs SET joins = joins + 1,
          WHERE state = 'running' AND (filter IS NULL OR filter = $1 OR $3 AND filter = $2)
              AND count_left IS NULL AND amounts_left IS NULL";
 
-fn select(condition: &str) -> String {
+fn select_run(condition: &str) -> String {
     format!("SELECT {RUN} FROM runs AS r {SUMS} WHERE {condition}")
 }
 
 /// A query of the run that the statement `change` changed, with its counters.
-fn after(change: &str) -> String {
+fn select_changed_run(change: &str) -> String {
     format!("WITH r AS ({change} RETURNING *) SELECT {RUN} FROM r {SUMS}")
 }
 
-async fn one(database: &Postgres, sql: &str, params: &[Param<'_>], writes: bool) -> Result<Option<Run>> {
+async fn fetch_run(
+    database: &Postgres,
+    sql: &str,
+    params: &[Param<'_>],
+    writes: bool,
+) -> Result<Option<Run>> {
     let found = match writes {
         true => database.write(PoolClass::Record, sql, params).await?,
         false => database.read(PoolClass::Record, sql, params).await?,
@@ -63,15 +68,15 @@ async fn one(database: &Postgres, sql: &str, params: &[Param<'_>], writes: bool)
 }
 
 pub(super) async fn find(database: &Postgres, run: RunId) -> Result<Option<Run>> {
-    one(database, &select("r.id = $1"), &[(&run.0, Type::INT8)], false).await
+    fetch_run(database, &select_run("r.id = $1"), &[(&run.0, Type::INT8)], false).await
 }
 
 pub(super) async fn unfinished(database: &Postgres) -> Result<Option<Run>> {
-    one(database, &select("r.state = 'running'"), &[], false).await
+    fetch_run(database, &select_run("r.state = 'running'"), &[], false).await
 }
 
 pub(super) async fn latest(database: &Postgres) -> Result<Option<Run>> {
-    one(database, &select("r.id = (SELECT max(id) FROM runs)"), &[], false).await
+    fetch_run(database, &select_run("r.id = (SELECT max(id) FROM runs)"), &[], false).await
 }
 
 pub(super) async fn unsent_attempts(database: &Postgres) -> Result<i64> {
@@ -80,7 +85,7 @@ pub(super) async fn unsent_attempts(database: &Postgres) -> Result<i64> {
 }
 
 pub(in crate::store) fn list_sql() -> String {
-    select("r.id > $1 ORDER BY r.id LIMIT $2")
+    select_run("r.id > $1 ORDER BY r.id LIMIT $2")
 }
 
 pub(super) async fn list_after(database: &Postgres, after: RunId, limit: usize) -> Result<Vec<Run>> {
@@ -116,10 +121,10 @@ pub(super) async fn save_limits(tx: &Tx, run: RunId, limits: &RunLimits) -> Resu
 pub(super) async fn open(database: &Postgres, order: &RunOrder, lease: Duration) -> Result<OpenedRun> {
     let RunOrder { filter, limits, reason } = order;
     let (filter, amounts) = (filter.stored(), limits.amounts_stored());
-    let join = after(JOIN_SAME);
+    let join = select_changed_run(JOIN_SAME);
     let (keeping_days, fits) = (RunFilter::keeping_days().stored(), order.may_join_keeping_days());
     let joins: [Param<'_>; 3] = [(&filter, Type::TEXT), (&keeping_days, Type::TEXT), (&fits, Type::BOOL)];
-    let start = after(
+    let start = select_changed_run(
         "WITH now AS MATERIALIZED (SELECT billing_now_ms() AS ms)
          INSERT INTO runs (state, started_at, lease_until, begun_by, total, filter, count_left, amounts_left, reason)
          SELECT 'running', now.ms, now.ms + $1, $2,
@@ -128,7 +133,7 @@ pub(super) async fn open(database: &Postgres, order: &RunOrder, lease: Duration)
     );
     for _ in 0..OPEN_TRIES_MAX {
         if limits.is_unlimited()
-            && let Some(run) = one(database, &join, &joins, true).await?
+            && let Some(run) = fetch_run(database, &join, &joins, true).await?
         {
             return Ok(OpenedRun::Joined(run));
         }
@@ -140,7 +145,7 @@ pub(super) async fn open(database: &Postgres, order: &RunOrder, lease: Duration)
             (&amounts, Type::TEXT),
             (reason, Type::TEXT),
         ];
-        if let Some(run) = one(database, &start, params, true).await? {
+        if let Some(run) = fetch_run(database, &start, params, true).await? {
             return Ok(OpenedRun::Started(run));
         }
         if let Some(run) = unfinished(database).await?.filter(|run| !order.may_join(&run.order)) {
@@ -170,11 +175,11 @@ pub(super) async fn ages(database: &Postgres) -> Result<Ages> {
 }
 
 pub(super) async fn adopt(database: &Postgres, lease: Duration) -> Result<Option<Run>> {
-    let sql = after(
+    let sql = select_changed_run(
         "UPDATE runs SET lease_until = billing_now_ms() + $1
          WHERE state = 'running' AND (lease_until <= billing_now_ms() OR lease_until > billing_now_ms() + $2)",
     );
-    one(database, &sql, &[(&ms(lease), Type::INT8), (&AHEAD_MAX_MS, Type::INT8)], true).await
+    fetch_run(database, &sql, &[(&ms(lease), Type::INT8), (&AHEAD_MAX_MS, Type::INT8)], true).await
 }
 
 pub(super) async fn renew(database: &Postgres, run: RunId, lease: Duration) -> Result<bool> {

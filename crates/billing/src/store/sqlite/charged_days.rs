@@ -40,7 +40,7 @@ const ARE_WHOLE: &str = "SELECT (SELECT count(*) FROM attempts WHERE state = 'CH
      = (SELECT coalesce(sum(charges), 0) FROM charged_days)";
 
 /// Counts all charges again if an older version, which did not know the sums, has charged.
-pub(super) fn take_over(connection: &Connection) -> rusqlite::Result<()> {
+pub(super) fn recount_if_behind(connection: &Connection) -> rusqlite::Result<()> {
     if connection.query_row(ARE_WHOLE, [], |row| row.get(0))? {
         return Ok(());
     }

@@ -52,6 +52,6 @@ const NAME_INVOICES: &str = "UPDATE resolutions SET invoice_id = (SELECT a.invoi
      WHERE a.key = resolutions.key) WHERE invoice_id IS NULL";
 
 /// Called at the start.
-pub(super) fn take_over(connection: &Connection) -> rusqlite::Result<()> {
+pub(super) fn name_invoices(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute(NAME_INVOICES, []).map(drop)
 }

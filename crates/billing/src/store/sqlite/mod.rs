@@ -210,9 +210,9 @@ fn later(now: i64, by: Duration) -> i64 {
 /// Prepares the store, on the writer before any other job.
 fn prepare(connection: &Connection, first: Uuid) -> rusqlite::Result<Uuid> {
     runs::disable_triggers(connection)?;
-    normal_form::take_over(connection)?;
-    charged_days::take_over(connection)?;
-    keys::take_over(connection)?;
+    normal_form::fill_normal_forms(connection)?;
+    charged_days::recount_if_behind(connection)?;
+    keys::name_invoices(connection)?;
     let made = connection.execute(
         "INSERT INTO deployment (id) SELECT ?1 WHERE NOT EXISTS (SELECT * FROM deployment)",
         [first.to_string()],

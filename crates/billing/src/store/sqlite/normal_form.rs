@@ -26,7 +26,7 @@ pub(super) fn stored_among(connection: &Connection, mut texts: Vec<String>) -> r
 }
 
 /// Fills the column for rows that were written without it, and logs which stored references are equal by NFC.
-pub(super) fn take_over(connection: &Connection) -> rusqlite::Result<()> {
+pub(super) fn fill_normal_forms(connection: &Connection) -> rusqlite::Result<()> {
     let sql = "SELECT id, reference FROM invoices WHERE reference GLOB '*[^ -~]*' AND reference_nfc IS NULL";
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([])?;
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn rows_of_an_older_program_are_found_by_their_form_after_the_start() {
         let connection = table(&["I1", "cafe\u{301}", "\u{e5}", "\u{212a}1", "a\u{30a}"]);
-        take_over(&connection).unwrap();
+        fill_normal_forms(&connection).unwrap();
         let find = |text: &str| -> Option<i64> {
             let reference = Reference::new(text).unwrap();
             let sql = format!("SELECT id FROM invoices AS i WHERE {MATCHES} {EQUAL_TEXT_FIRST}");

@@ -221,7 +221,7 @@ fn attempts_are_stored_by_invoice_with_every_column_index_and_trigger() {
     assert_eq!(texts(&connection, decided), [expected]);
     // The previous version records decisions without an invoice; the next start adds the invoice.
     connection.execute_batch("UPDATE resolutions SET invoice_id = NULL").unwrap();
-    keys::take_over(&connection).unwrap();
+    keys::name_invoices(&connection).unwrap();
     assert_eq!(texts(&connection, decided), [expected]);
     let sums = "SELECT CAST(charges AS TEXT) FROM charged_days";
     assert_eq!(texts(&connection, sums), ["1"], "counted once");

@@ -55,7 +55,7 @@ impl Tracer {
         let Some(sampler) = self.sampler() else {
             return (TraceContext::of_request(headers, random), None);
         };
-        match TraceContext::given(headers) {
+        match TraceContext::from_headers(headers) {
             Some(parent) => {
                 let is_sampled = sampler.samples_child(parent.ids().0, parent.is_sampled());
                 (parent.child(random).with_sampled(is_sampled), Some(parent))

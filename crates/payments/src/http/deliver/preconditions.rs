@@ -37,7 +37,7 @@ pub(in crate::http) fn check_ledger(app: &App, headers: &HeaderMap) -> Result<()
 /// The row that the caller has seen; the ledger checks it in the step that executes.
 pub(in crate::http) fn read_seen(headers: &HeaderMap) -> Result<Option<Seq>, Problem> {
     let seq = |text: &str| text.parse().ok().filter(|seq: &i64| *seq >= 1).map(Seq);
-    only(headers, &LEDGER_SEEN, seq, "is no position of a ledger: a whole number from 1")
+    parse_single_header(headers, &LEDGER_SEEN, seq, "is no position of a ledger: a whole number from 1")
 }
 
 /// The answer of a ledger that lacks a row which the caller has seen.
@@ -60,7 +60,8 @@ pub(in crate::http) async fn check_deployment(
     account: &Account,
 ) -> Result<Option<DeploymentId>, Response> {
     let id = |text: &str| Uuid::parse_str(text).ok().map(DeploymentId);
-    let deployment = only(headers, &DEPLOYMENT_ID, id, "is no uuid").map_err(IntoResponse::into_response)?;
+    let deployment = parse_single_header(headers, &DEPLOYMENT_ID, id, "is no uuid")
+        .map_err(IntoResponse::into_response)?;
     let Some(deployment) = deployment else { return Ok(None) };
     match app.0.deployments.admit(account, deployment).await {
         Ok(Ok(())) => Ok(Some(deployment)),
@@ -92,7 +93,7 @@ pub(in crate::http) fn not_executed(problem: Problem) -> Response {
 }
 
 /// Reads a header that may occur once; `None` if it is absent.
-fn only<T>(
+fn parse_single_header<T>(
     headers: &HeaderMap,
     name: &HeaderName,
     read: impl FnOnce(&str) -> Option<T>,

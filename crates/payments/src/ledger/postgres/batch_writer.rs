@@ -8,9 +8,9 @@ use chassis::clock::Random;
 use chassis::postgres::{NOW_MS, Param, PgError, PoolClass, Postgres, Type, get};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use super::failed;
 use super::placement::{Gate, Look, Placement};
 use super::rows::{BY_KEYS, CHARGED_REFERENCES, read_row, read_write_id};
+use super::to_ledger_error;
 use crate::keys::{FingerprintVersion, Key};
 use crate::ledger::{Entry, LedgerError, LedgerId, Recorded, Result, Row, Seq};
 
@@ -108,8 +108,10 @@ impl Writer {
                 }
                 results
             }
-            Err(PgError::NotDurable) => writes.iter().map(|_| Err(failed(PgError::NotDurable))).collect(),
-            Err(error) => spread(&error, writes.len()),
+            Err(PgError::NotDurable) => {
+                writes.iter().map(|_| Err(to_ledger_error(PgError::NotDurable))).collect()
+            }
+            Err(error) => errors_for_all(&error, writes.len()),
         }
     }
 
@@ -117,20 +119,20 @@ impl Writer {
     /// process knew.
     async fn retry_after_placement_check(&self, writes: &[Write]) -> Vec<Result<Recorded>> {
         for _ in 0..TRIES_MAX {
-            let why = match self.placement.look().await {
+            let why = match self.placement.check_place().await {
                 Ok(Look::Serving) => match self.insert(writes).await {
                     Ok(Some(recorded)) => return recorded.into_iter().map(Ok).collect(),
                     Ok(None) => continue,
                     Err(PgError::InDoubt(source)) => return self.find_again(writes, source).await,
-                    Err(error) => return spread(&error, writes.len()),
+                    Err(error) => return errors_for_all(&error, writes.len()),
                 },
                 Ok(Look::NotServing(why)) => why,
                 Ok(Look::IdChanged) => "the ledger has another id than when this process started".to_owned(),
-                Err(error) => return spread(&error, writes.len()),
+                Err(error) => return errors_for_all(&error, writes.len()),
             };
             return writes.iter().map(|_| Err(LedgerError::NotServing(why.clone()))).collect();
         }
-        spread(&PgError::Unavailable("the ledger keeps moving".into()), writes.len())
+        errors_for_all(&PgError::Unavailable("the ledger keeps moving".into()), writes.len())
     }
 
     /// Recovers from a lost response. A keyed entry is written again, which finds its own row if there is one. Without
@@ -149,7 +151,7 @@ impl Writer {
                     break;
                 }
                 // The server that may have kept the entry cannot be asked here: the outcome stays unknown.
-                Ok(None) => match self.placement.look().await {
+                Ok(None) => match self.placement.check_place().await {
                     Ok(Look::Serving) => {}
                     Ok(Look::NotServing(_) | Look::IdChanged) => break,
                     Err(other) => error = other,
@@ -160,7 +162,7 @@ impl Writer {
         let mut results = Vec::with_capacity(writes.len());
         for write in writes {
             let again = write.entry.key.as_ref().and_then(|_| found.as_mut()?.next());
-            results.push(again.ok_or_else(|| unknown(&error)));
+            results.push(again.ok_or_else(|| to_uncertain_error(&error)));
         }
         results
     }
@@ -395,7 +397,7 @@ impl<'a> Statement<'a> {
 /// The last position up to which every row is visible now or never will be. It is one statement, since a process that
 /// stops between two would block all writers. The sequence is read in the row of the lock, that is once the lock is
 /// held.
-pub(super) async fn settled(database: &Postgres) -> std::result::Result<i64, PgError> {
+pub(super) async fn read_settled_position(database: &Postgres) -> std::result::Result<i64, PgError> {
     let sql = format!(
         "WITH gate AS MATERIALIZED (SELECT 1 AS held, pg_advisory_xact_lock({GATE})) \
          SELECT (SELECT last_value FROM ledger_positions WHERE gate.held = 1) FROM gate"
@@ -407,14 +409,14 @@ pub(super) async fn settled(database: &Postgres) -> std::result::Result<i64, PgE
     }
 }
 
-fn spread(error: &PgError, count: usize) -> Vec<Result<Recorded>> {
-    (0..count).map(|_| Err(unknown(error))).collect()
+fn errors_for_all(error: &PgError, count: usize) -> Vec<Result<Recorded>> {
+    (0..count).map(|_| Err(to_uncertain_error(error))).collect()
 }
 
 /// The error for one of several callers. It never says that nothing was recorded: it may be the error of a later try.
-fn unknown(error: &PgError) -> LedgerError {
+fn to_uncertain_error(error: &PgError) -> LedgerError {
     match error {
         PgError::Corrupt(what) => LedgerError::Corrupt(what.clone()),
-        other => failed(PgError::Unavailable(chassis::error_chain(other).into())),
+        other => to_ledger_error(PgError::Unavailable(chassis::error_chain(other).into())),
     }
 }

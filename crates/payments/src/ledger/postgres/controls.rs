@@ -3,7 +3,7 @@
 
 use chassis::postgres::{NOW_MS, PgError, PoolClass, Row as SqlRow, Type, get};
 
-use super::{PostgresLedger, failed};
+use super::{PostgresLedger, to_ledger_error};
 use crate::controls::{Control, ControlRow, ControlStore};
 use crate::faults::FaultCounts;
 use crate::ledger::Result;
@@ -13,10 +13,10 @@ const ALL: &str = "SELECT name, value, revision, set_at FROM run_time_settings";
 #[async_trait::async_trait]
 impl ControlStore for PostgresLedger {
     async fn controls(&self) -> Result<Vec<ControlRow>> {
-        let rows = self.database.read(PoolClass::Claim, ALL, &[]).await.map_err(failed)?;
+        let rows = self.database.read(PoolClass::Claim, ALL, &[]).await.map_err(to_ledger_error)?;
         // Settings of a later version are skipped.
         let rows = rows.iter().filter_map(|row| read_row(row).transpose());
-        rows.collect::<std::result::Result<_, _>>().map_err(failed)
+        rows.collect::<std::result::Result<_, _>>().map_err(to_ledger_error)
     }
 
     async fn set_control(&self, control: Control, value: Option<String>) -> Result<ControlRow> {
@@ -31,9 +31,9 @@ impl ControlStore for PostgresLedger {
                set_at = excluded.set_at RETURNING name, value, revision, set_at"
         );
         let set = [(&control.as_str() as _, Type::TEXT), (&value as _, Type::TEXT)];
-        let rows = self.database.write(PoolClass::Claim, &sql, &set).await.map_err(failed)?;
-        let row = rows.first().map(read_row).transpose().map_err(failed)?.flatten();
-        row.ok_or_else(|| failed(PgError::Corrupt(format!("{} was not set", control.as_str()))))
+        let rows = self.database.write(PoolClass::Claim, &sql, &set).await.map_err(to_ledger_error)?;
+        let row = rows.first().map(read_row).transpose().map_err(to_ledger_error)?.flatten();
+        row.ok_or_else(|| to_ledger_error(PgError::Corrupt(format!("{} was not set", control.as_str()))))
     }
 }
 
@@ -44,9 +44,10 @@ impl FaultCounts for PostgresLedger {
             ON CONFLICT (script, subject) DO UPDATE SET count = greatest(c.count + 1, excluded.count) RETURNING count";
         let at_least = i64::from(at_least);
         let counted = [(&script as _, Type::TEXT), (&subject as _, Type::TEXT), (&at_least as _, Type::INT8)];
-        let rows = self.database.write(PoolClass::Claim, sql, &counted).await.map_err(failed)?;
-        let count = rows.first().map(|row| get::<i64>(row, 0)).transpose().map_err(failed)?;
-        let count = count.ok_or_else(|| failed(PgError::Corrupt(format!("{subject} was not counted"))))?;
+        let rows = self.database.write(PoolClass::Claim, sql, &counted).await.map_err(to_ledger_error)?;
+        let count = rows.first().map(|row| get::<i64>(row, 0)).transpose().map_err(to_ledger_error)?;
+        let count =
+            count.ok_or_else(|| to_ledger_error(PgError::Corrupt(format!("{subject} was not counted"))))?;
         Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }
 }

@@ -100,7 +100,7 @@ impl PostgresLedger {
                     );
                     tokio::time::sleep(OPEN_PAUSE).await;
                 }
-                Err(error) => return Err(failed(error)),
+                Err(error) => return Err(to_ledger_error(error)),
             }
         }
     }
@@ -115,7 +115,7 @@ impl PostgresLedger {
         let asked =
             [(&keys.as_slice() as _, Type::TEXT_ARRAY), (&accounts.as_slice() as _, Type::TEXT_ARRAY)];
         let rows = self.database.read(PoolClass::Claim, BY_KEYS, &asked).await;
-        rows.map_err(failed)?.first().map(read_row).transpose().map_err(failed)
+        rows.map_err(to_ledger_error)?.first().map(read_row).transpose().map_err(to_ledger_error)
     }
 
     /// Ends when the ledger has got another id: this process would continue with the old one.
@@ -158,7 +158,7 @@ async fn read_id(database: &Postgres) -> std::result::Result<LedgerId, PgError> 
 /// When the id could not be written, or when the outcome is unknown.
 pub async fn renew_id(database: &Postgres, random: &Random) -> Result<LedgerId> {
     let id = LedgerId(random.uuid());
-    match placement::rename(database, id).await.map_err(failed)? {
+    match placement::store_new_id(database, id).await.map_err(to_ledger_error)? {
         1 => Ok(id),
         rows => Err(LedgerError::Corrupt(format!("ledger_meta has {rows} rows"))),
     }
@@ -182,7 +182,7 @@ pub async fn make_keys_per_account(database: &Postgres) -> Result<()> {
         }
         Ok(())
     };
-    database.transaction(PoolClass::Record, change).await.map_err(failed)
+    database.transaction(PoolClass::Record, change).await.map_err(to_ledger_error)
 }
 
 #[async_trait]
@@ -210,7 +210,7 @@ impl Ledger for PostgresLedger {
             tx.query(lock, &[]).await?;
             tx.execute(INDEX_REFERENCES, &[]).await.map(drop)
         };
-        self.database.transaction(PoolClass::Claim, build).await.map_err(failed)
+        self.database.transaction(PoolClass::Claim, build).await.map_err(to_ledger_error)
     }
 
     async fn look_up(&self, account: &str, key: &Key) -> Result<Found> {
@@ -218,13 +218,14 @@ impl Ledger for PostgresLedger {
             return Ok(Found::Row(row));
         }
         let asked = [(&key.as_str() as _, Type::TEXT)];
-        let blocking = self.database.read(PoolClass::Claim, IS_BLOCKED, &asked).await.map_err(failed)?;
+        let blocking =
+            self.database.read(PoolClass::Claim, IS_BLOCKED, &asked).await.map_err(to_ledger_error)?;
         Ok(if blocking.is_empty() { Found::Absent } else { Found::Foreign })
     }
 
     async fn page(&self, account: &str, after: Seq, limit: usize) -> Result<Page> {
         let limit = limit.min(PAGE_MAX);
-        let bound = batch_writer::settled(&self.database).await.map_err(failed)?;
+        let bound = batch_writer::read_settled_position(&self.database).await.map_err(to_ledger_error)?;
         let one_more = i64::try_from(limit + 1).expect("a page's length fits an i64");
         let asked = [
             (&after.0 as _, Type::INT8),
@@ -232,8 +233,9 @@ impl Ledger for PostgresLedger {
             (&account as _, Type::TEXT),
             (&one_more as _, Type::INT8),
         ];
-        let found = self.database.read(PoolClass::Claim, PAGE, &asked).await.map_err(failed)?;
-        let rows = found.iter().map(read_row).collect::<std::result::Result<_, _>>().map_err(failed)?;
+        let found = self.database.read(PoolClass::Claim, PAGE, &asked).await.map_err(to_ledger_error)?;
+        let rows =
+            found.iter().map(read_row).collect::<std::result::Result<_, _>>().map_err(to_ledger_error)?;
         Ok(Page::of(rows, limit))
     }
 
@@ -254,20 +256,20 @@ impl Ledger for PostgresLedger {
 
     async fn admit_deployment(&self, account: &str, deployment: DeploymentId) -> Result<Admission> {
         self.placement.serve()?;
-        deployments::admit_one(&self.database, account, deployment).await.map_err(failed)
+        deployments::admit_one(&self.database, account, deployment).await.map_err(to_ledger_error)
     }
 
     async fn declare_deployment(&self, declaration: &Declaration) -> Result<DeclareOutcome> {
         self.placement.serve()?;
-        deployments::declare(&self.database, declaration).await.map_err(failed)
+        deployments::declare(&self.database, declaration).await.map_err(to_ledger_error)
     }
 
     async fn deployments(&self, account: &str) -> Result<Vec<DeploymentRow>> {
-        deployments::list(&self.database, account).await.map_err(failed)
+        deployments::list(&self.database, account).await.map_err(to_ledger_error)
     }
 }
 
-fn failed(error: PgError) -> LedgerError {
+fn to_ledger_error(error: PgError) -> LedgerError {
     match error {
         PgError::Corrupt(what) => LedgerError::Corrupt(what),
         PgError::NotDurable => LedgerError::NotDurable(Box::new(error)),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use chassis::postgres::{PgError, PoolClass, Postgres, Row, Type, get};
 use tokio::sync::watch;
 
-use crate::ledger::failover::{Failover, Place, Verdict, is_left_behind, judge};
+use crate::ledger::failover::{Failover, Place, Verdict, is_left_behind, judge_place};
 use crate::ledger::{LedgerError, LedgerId, Result};
 
 /// Adds the columns of the stored place to the ledger's one row in `ledger_meta`.
@@ -74,7 +74,7 @@ impl Placement {
     ) -> std::result::Result<Arc<Self>, PgError> {
         let (serving, id_changed) = (watch::Sender::new(Serving::Unknown), watch::Sender::new(false));
         let placement = Arc::new(Self { database: database.clone(), id, failover, serving, id_changed });
-        placement.look().await?;
+        placement.check_place().await?;
         tokio::spawn(watch_over(Arc::downgrade(&placement)));
         Ok(placement)
     }
@@ -119,11 +119,11 @@ impl Placement {
     }
 
     /// Asks the server for the place, and stores it in the ledger if the verdict is to remember it.
-    pub(super) async fn look(&self) -> std::result::Result<Look, PgError> {
+    pub(super) async fn check_place(&self) -> std::result::Result<Look, PgError> {
         let (stored, current) = match stored_and_current(&self.database).await {
             Ok((stored, current)) => (stored, Ok(current)),
             Err(PgError::Refused(source) | PgError::Denied(source)) => {
-                (stored(&self.database).await?, Err(source.to_string()))
+                (read_stored_place(&self.database).await?, Err(source.to_string()))
             }
             Err(error) => return Err(error),
         };
@@ -133,7 +133,7 @@ impl Placement {
         let left_behind = current.as_ref().ok().and_then(|current| is_left_behind(before.as_ref(), current));
         if let Some(moved) = left_behind {
             let why = moved.advice();
-            self.note(Serving::No { why: why.clone(), before });
+            self.set_serving(Serving::No { why: why.clone(), before });
             return Ok(Look::NotServing(why));
         }
         if stored.0 != self.id.to_string() {
@@ -142,27 +142,27 @@ impl Placement {
         }
         let current = match current {
             Ok(current) => current,
-            Err(reason) => return Ok(self.untold(&reason)),
+            Err(reason) => return Ok(self.decide_unchecked(&reason)),
         };
-        match judge(before.as_ref(), stored.1.as_ref(), &current, self.failover) {
+        match judge_place(before.as_ref(), stored.1.as_ref(), &current, self.failover) {
             Verdict::Serve => {}
             Verdict::Remember => {
-                remember(&self.database, self.id, &current).await?;
+                store_place(&self.database, self.id, &current).await?;
                 tracing::info!(place = %current, "the ledger remembers where it is");
             }
             Verdict::NotServing(moved) => {
                 let why = moved.advice();
-                self.note(Serving::No { why: why.clone(), before });
+                self.set_serving(Serving::No { why: why.clone(), before });
                 return Ok(Look::NotServing(why));
             }
         }
-        self.note(Serving::At(current));
+        self.set_serving(Serving::At(current));
         Ok(Look::Serving)
     }
 
-    fn untold(&self, reason: &str) -> Look {
+    fn decide_unchecked(&self, reason: &str) -> Look {
         if self.failover == Failover::Synchronous {
-            self.note(Serving::Unchecked);
+            self.set_serving(Serving::Unchecked);
             return Look::Serving;
         }
         let why = format!(
@@ -171,7 +171,7 @@ impl Placement {
              pg_current_wal_insert_lsn() and pg_walfile_name(pg_lsn), or, only if no failover and no restore loses a \
              commit here, set --ledger-failover synchronous (LEDGER_FAILOVER)"
         );
-        self.note(Serving::No { why: why.clone(), before: self.before() });
+        self.set_serving(Serving::No { why: why.clone(), before: self.before() });
         Look::NotServing(why)
     }
 
@@ -183,7 +183,7 @@ impl Placement {
         }
     }
 
-    fn note(&self, now: Serving) {
+    fn set_serving(&self, now: Serving) {
         let before = self.serving.send_replace(now.clone());
         if before == now {
             return;
@@ -210,14 +210,14 @@ async fn watch_over(placement: Weak<Placement>) {
         };
         tokio::time::sleep(pause).await;
         let Some(placement) = placement.upgrade() else { return };
-        if let Err(error) = placement.look().await {
+        if let Err(error) = placement.check_place().await {
             tracing::debug!(error = &error as &dyn std::error::Error, "where the ledger is cannot be asked");
         }
     }
 }
 
 /// The id and the place that the ledger has stored.
-async fn stored(database: &Postgres) -> std::result::Result<(String, Option<Place>), PgError> {
+async fn read_stored_place(database: &Postgres) -> std::result::Result<(String, Option<Place>), PgError> {
     let query = "SELECT ledger_id, system_identifier, timeline, table_oid FROM ledger_meta";
     let rows = database.read(PoolClass::Claim, query, &[]).await?;
     let [row] = rows.as_slice() else {
@@ -252,7 +252,7 @@ fn read_stored(row: &Row) -> std::result::Result<(String, Option<Place>), PgErro
     Ok((get(row, 0)?, place))
 }
 
-async fn current(database: &Postgres) -> std::result::Result<Place, PgError> {
+async fn read_current_place(database: &Postgres) -> std::result::Result<Place, PgError> {
     let rows = database.read(PoolClass::Claim, CURRENT, &[]).await?;
     let [row] = rows.as_slice() else {
         return Err(PgError::Corrupt(format!("the server is in {} places", rows.len())));
@@ -261,7 +261,7 @@ async fn current(database: &Postgres) -> std::result::Result<Place, PgError> {
 }
 
 /// Stores the place only while it is the current one: after a failover in between, the statement changes no row.
-async fn remember(database: &Postgres, id: LedgerId, place: &Place) -> std::result::Result<(), PgError> {
+async fn store_place(database: &Postgres, id: LedgerId, place: &Place) -> std::result::Result<(), PgError> {
     let update = format!(
         "UPDATE ledger_meta SET system_identifier = $2, timeline = $3, table_oid = $4 \
          WHERE ledger_id = $1 AND ($2, $3, $4) = ({CURRENT})"
@@ -276,8 +276,8 @@ async fn remember(database: &Postgres, id: LedgerId, place: &Place) -> std::resu
 }
 
 /// Gives the ledger a new id, and stores its current place.
-pub(super) async fn rename(database: &Postgres, id: LedgerId) -> std::result::Result<usize, PgError> {
-    let place = match current(database).await {
+pub(super) async fn store_new_id(database: &Postgres, id: LedgerId) -> std::result::Result<usize, PgError> {
+    let place = match read_current_place(database).await {
         Ok(place) => Some(place),
         Err(PgError::Refused(_) | PgError::Denied(_)) => None,
         Err(error) => return Err(error),

@@ -3,7 +3,7 @@
 use chassis::clock::Clock;
 use rusqlite::{Connection, Row as SqlRow, params};
 
-use super::{SqliteLedger, unavailable};
+use super::{SqliteLedger, to_ledger_error};
 use crate::controls::{Control, ControlRow, ControlStore};
 use crate::faults::FaultCounts;
 use crate::ledger::Result;
@@ -18,14 +18,14 @@ const SET: &str = "INSERT INTO run_time_settings (name, value, revision, set_at)
 #[async_trait::async_trait]
 impl ControlStore for SqliteLedger {
     async fn controls(&self) -> Result<Vec<ControlRow>> {
-        self.sqlite.read_short(read).await.map_err(unavailable)
+        self.sqlite.read_short(read).await.map_err(to_ledger_error)
     }
 
     async fn set_control(&self, control: Control, value: Option<String>) -> Result<ControlRow> {
         self.notes()?;
         let clock = self.clock.clone();
         let set = move |sql: &Connection| set(sql, control, value.as_deref(), &clock);
-        self.sqlite.write(set).await.map_err(unavailable)
+        self.sqlite.write(set).await.map_err(to_ledger_error)
     }
 }
 
@@ -37,7 +37,7 @@ impl FaultCounts for SqliteLedger {
             let counted = params![script, subject, at_least];
             sql.prepare_cached(COUNT)?.query_row(counted, |row| row.get::<_, i64>(0))
         };
-        let count = self.sqlite.write_one_statement(count).await.map_err(unavailable)?;
+        let count = self.sqlite.write_one_statement(count).await.map_err(to_ledger_error)?;
         Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }
 }

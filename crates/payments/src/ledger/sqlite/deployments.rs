@@ -4,7 +4,7 @@
 use rusqlite::{Connection, Row as SqlRow, params};
 use uuid::Uuid;
 
-use super::{read_key, unreadable};
+use super::{read_key, unreadable_column};
 use crate::deployments::{
     Admission, COMPARE_ROWS_MAX, DEPLOYMENTS_MAX, Declaration, DeclareOutcome, DeploymentId, DeploymentRow,
     Facts, How, SCAN_ROWS_MAX, admit, is_key_of,
@@ -113,11 +113,12 @@ pub(super) fn list(sql: &Connection, account: &str) -> rusqlite::Result<Vec<Depl
 
 fn read_row(row: &SqlRow<'_>) -> rusqlite::Result<DeploymentRow> {
     let (id, how): (String, String) = (row.get(0)?, row.get(2)?);
-    let deployment = Uuid::parse_str(&id).map_err(|_| unreadable(0, &format!("deployment_id {id:?}")))?;
+    let deployment =
+        Uuid::parse_str(&id).map_err(|_| unreadable_column(0, &format!("deployment_id {id:?}")))?;
     Ok(DeploymentRow {
         deployment: DeploymentId(deployment),
         account: row.get(1)?,
-        how: How::parse(&how).ok_or_else(|| unreadable(2, &format!("how {how:?}")))?,
+        how: How::parse(&how).ok_or_else(|| unreadable_column(2, &format!("how {how:?}")))?,
         why: row.get(3)?,
         actor: row.get(4)?,
         created_at_ms: row.get(5)?,

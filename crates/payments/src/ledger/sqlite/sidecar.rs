@@ -114,7 +114,7 @@ impl Notes {
     }
 
     /// Records that this row is durable.
-    pub(super) fn durable(&self, seq: i64) {
+    pub(super) fn record_durable(&self, seq: i64) {
         self.0.send_if_modified(|newest| {
             let is_newer = seq > *newest;
             *newest = seq.max(*newest);
@@ -128,7 +128,7 @@ async fn follow(mut newest: watch::Receiver<i64>, file: Arc<File>) {
     while newest.changed().await.is_ok() {
         let seq = *newest.borrow_and_update();
         let file = Arc::clone(&file);
-        let noted = tokio::task::spawn_blocking(move || note(&file, seq)).await;
+        let noted = tokio::task::spawn_blocking(move || write_position(&file, seq)).await;
         let error = match noted {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error),
@@ -144,7 +144,7 @@ async fn follow(mut newest: watch::Receiver<i64>, file: Arc<File>) {
 }
 
 /// Writes the position without a sync: after a power cut the file has an older position, which the ledger has too.
-fn note(file: &File, seq: i64) -> io::Result<()> {
+fn write_position(file: &File, seq: i64) -> io::Result<()> {
     let digits = format!("{seq:0DIGITS$}");
     let at = u64::try_from(HEADER.len() + LAST_SEQ.len()).expect("a line is short");
     #[cfg(unix)]
@@ -179,7 +179,7 @@ mod tests {
         }
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         for last_seq in [100, i64::MAX, 7] {
-            note(&file, last_seq).unwrap();
+            write_position(&file, last_seq).unwrap();
             let noted = Sidecar { stage: Stage::Confirmed, last_seq, ..some() };
             assert_eq!(read(&path).unwrap(), Some(Ok(noted)));
         }

@@ -10,7 +10,7 @@ use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 use super::sidecar::{self, Notes};
-use super::unavailable;
+use super::to_ledger_error;
 use crate::ledger::incarnation::{Copied, Incarnation, Sidecar, Stage, next};
 use crate::ledger::{LedgerError, LedgerId, Result};
 
@@ -30,14 +30,14 @@ pub(super) enum Started {
 pub(super) async fn start(path: &Path, sqlite: &Sqlite, random: &Random) -> Result<Started> {
     let beside = sidecar::path_of(path);
     let (known, last_seq) = stored(sqlite).await?;
-    let found = sidecar::read(&beside).map_err(|error| failed(&beside, &error))?.transpose();
+    let found = sidecar::read(&beside).map_err(|error| sidecar_error(&beside, &error))?.transpose();
     let found = found.map_err(Copied::SidecarUnreadable);
     let incarnation = match found.and_then(|found| next(known, last_seq, found, random.uuid())) {
         Ok(incarnation) => incarnation,
         Err(copied) => return Ok(Started::NotServing(advice(path, &copied))),
     };
     write(&beside, sqlite, Sidecar { incarnation, stage: Stage::Pending, last_seq }, None).await?;
-    Notes::open(&beside, last_seq).map(Started::Serving).map_err(|error| failed(&beside, &error))
+    Notes::open(&beside, last_seq).map(Started::Serving).map_err(|error| sidecar_error(&beside, &error))
 }
 
 /// Gives the ledger a new id and makes this database the one that is served, regardless of its sidecar.
@@ -58,7 +58,7 @@ async fn write(beside: &Path, sqlite: &Sqlite, first: Sidecar, id: Option<Ledger
             ledger_id = coalesce(?3, ledger_id)";
         sql.execute(update, params![incarnation.hyphenated().to_string(), start, id])
     };
-    match sqlite.write(store).await.map_err(unavailable)? {
+    match sqlite.write(store).await.map_err(to_ledger_error)? {
         1 => {}
         rows => return Err(LedgerError::Corrupt(format!("ledger_meta has {rows} rows"))),
     }
@@ -70,7 +70,7 @@ async fn put(beside: &Path, sidecar: Sidecar) -> Result<()> {
     let path = beside.to_owned();
     let written = tokio::task::spawn_blocking(move || sidecar::write(&path, &sidecar)).await;
     let written = written.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-    written.map_err(|error| failed(beside, &error))
+    written.map_err(|error| sidecar_error(beside, &error))
 }
 
 /// The incarnation in the database, and its last position.
@@ -82,7 +82,7 @@ async fn stored(sqlite: &Sqlite) -> Result<(Option<Incarnation>, i64)> {
             Ok((row.get::<_, Option<String>>(0)?, row.get::<_, Option<i64>>(1)?, row.get::<_, i64>(2)?))
         })
     };
-    let (id, start, last_seq) = sqlite.read_short(read).await.map_err(unavailable)?;
+    let (id, start, last_seq) = sqlite.read_short(read).await.map_err(to_ledger_error)?;
     let (Some(id), Some(start)) = (id, start) else { return Ok((None, last_seq)) };
     let id = Uuid::parse_str(&id).map_err(|_| LedgerError::Corrupt(format!("incarnation_id {id:?}")))?;
     Ok((Some(Incarnation { id, start }), last_seq))
@@ -97,6 +97,6 @@ fn advice(path: &Path, copied: &Copied) -> String {
     )
 }
 
-fn failed(beside: &Path, error: &std::io::Error) -> LedgerError {
+fn sidecar_error(beside: &Path, error: &std::io::Error) -> LedgerError {
     LedgerError::Unavailable(format!("the sidecar file {}: {error}", beside.display()).into())
 }

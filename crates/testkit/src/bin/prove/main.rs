@@ -29,14 +29,14 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            say(&format!("the proofs could not be run: {error}"));
+            print_progress(&format!("the proofs could not be run: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
 /// Prints a progress line.
-fn say(line: &str) {
+fn print_progress(line: &str) {
     // When standard output is closed, there is no reader to report the error to.
     let _ = writeln!(io::stdout(), "{line}");
 }

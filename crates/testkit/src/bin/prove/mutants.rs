@@ -13,8 +13,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::parts::{NOTHING_LEFT_OUT, Part, out, seconds};
+use crate::print_progress;
 use crate::run::{Ended, cargo, complaint, tail};
-use crate::say;
 use crate::table::columns;
 
 const PATCHES: &str = "crates/tinjis/mutants";
@@ -58,7 +58,7 @@ pub(crate) fn prove(only: &str) -> io::Result<bool> {
     let mut rows = vec![["mutant", "noticed by", "verdict", "message", "seconds"].map(String::from)];
     let mut right = true;
     let mut tell = |what: &str, proof: &Proof, verdict: &str, said: String, took: Duration| {
-        say(&format!(
+        print_progress(&format!(
             "   {verdict} after {}{}{said}",
             seconds(took),
             if said.is_empty() { "" } else { ": " }
@@ -68,16 +68,16 @@ pub(crate) fn prove(only: &str) -> io::Result<bool> {
     let proofs: BTreeSet<&Proof> = mutants.iter().map(|mutant| &mutant.proof).collect();
     let steps = proofs.len() + mutants.len();
     for (at, proof) in proofs.into_iter().enumerate() {
-        say(&format!("-- {} of {steps}: nothing is broken: {proof}", at + 1));
-        let ended = copy.look(proof, &out.join("mutants-none.log"))?;
+        print_progress(&format!("-- {} of {steps}: nothing is broken: {proof}", at + 1));
+        let ended = copy.run_unpatched(proof, &out.join("mutants-none.log"))?;
         if !ended.is_ok {
-            say(&tail(&out.join("mutants-none.log")));
+            print_progress(&tail(&out.join("mutants-none.log")));
         }
         right &= ended.is_ok;
         tell("nothing", proof, if ended.is_ok { "green" } else { "RED" }, String::new(), ended.took);
     }
     for (at, mutant) in mutants.iter().enumerate() {
-        say(&format!(
+        print_progress(&format!(
             "-- {} of {steps}: {}: {}",
             steps - mutants.len() + at + 1,
             mutant.breaks,
@@ -92,7 +92,7 @@ pub(crate) fn prove(only: &str) -> io::Result<bool> {
     }
     let verdict = if right { "each was noticed" } else { "RED" };
     let took = seconds(began.elapsed());
-    say(&format!("\n{}\n{verdict}, in {took}, building included", columns(&rows, 4)));
+    print_progress(&format!("\n{}\n{verdict}, in {took}, building included", columns(&rows, 4)));
     Ok(right)
 }
 
@@ -151,7 +151,7 @@ impl Copy {
     }
 
     /// Runs the proof on the unpatched copy.
-    fn look(&self, proof: &Proof, log: &Path) -> io::Result<Ended> {
+    fn run_unpatched(&self, proof: &Proof, log: &Path) -> io::Result<Ended> {
         let part = Part::named(&proof.part).expect("its name was looked up when it was read");
         let args = [&part.command(false)[..], &[&proof.test]].concat();
         // The row of this proof does not belong in the table of `make prove`.
@@ -170,10 +170,10 @@ impl Copy {
             command.into_iter().take_while(|word| *word != "--").chain(["--no-run"]).collect();
         let built = cargo(&self.folder, &build, &[("CARGO_TARGET_DIR", text_of(&self.target)?)], log)?;
         let ended = if built.is_ok {
-            let ended = self.look(&mutant.proof, log)?;
+            let ended = self.run_unpatched(&mutant.proof, log)?;
             (if ended.is_ok { "NOT NOTICED" } else { NOTICED }, ended.took)
         } else {
-            say(&tail(log));
+            print_progress(&tail(log));
             ("DOES NOT BUILD", built.took)
         };
         self.apply(&mutant.file, &["--reverse"])?;

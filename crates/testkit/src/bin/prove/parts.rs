@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::print_progress;
 use crate::run::{cargo, tail};
-use crate::say;
 use crate::table::{Row, print, take};
 
 /// The size of each proof.
@@ -223,21 +223,28 @@ pub(crate) fn prove(size: Size, only: &str) -> io::Result<bool> {
         return Err(io::Error::other(format!("no proof is called {only}")));
     }
     for (at, part) in parts.iter().enumerate() {
-        say(&format!("-- {} of {}: {}", at + 1, parts.len(), part.name));
+        print_progress(&format!("-- {} of {}: {}", at + 1, parts.len(), part.name));
         if let Some(why) = part.cannot_be_tried() {
-            say(&format!("   NOT tried: {}", why.trim()));
+            print_progress(&format!("   NOT tried: {}", why.trim()));
             continue;
         }
         let (of_part, is_right) = run(part, size == Size::Full, &folder)?;
         for row in &of_part {
             let Row { what, how_many, double, lost, took } = row;
-            say(&format!("   {what}: {how_many}; double {double}, lost {lost}; {}", seconds(*took)));
+            print_progress(&format!(
+                "   {what}: {how_many}; double {double}, lost {lost}; {}",
+                seconds(*took)
+            ));
         }
         all_right &= is_right;
         rows.extend(of_part);
     }
     let verdict = if all_right { "green" } else { "RED" };
-    say(&format!("\n{}\n{verdict} in {}, building included", print(&rows), seconds(began.elapsed())));
+    print_progress(&format!(
+        "\n{}\n{verdict} in {}, building included",
+        print(&rows),
+        seconds(began.elapsed())
+    ));
     Ok(all_right)
 }
 
@@ -283,7 +290,7 @@ fn run(part: &Part, is_full: bool, folder: &Path) -> io::Result<(Vec<Row>, bool)
         rows.push(Row::passed(part.name, plain, ended.took));
     }
     if !ended.is_ok || rows.is_empty() {
-        say(&format!("   RED; the end of {}:\n{}", log.display(), tail(&log)));
+        print_progress(&format!("   RED; the end of {}:\n{}", log.display(), tail(&log)));
         rows.push(Row::failed(part.name, ended.took));
     }
     let is_right = ended.is_ok && rows.iter().all(Row::is_right);

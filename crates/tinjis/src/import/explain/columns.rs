@@ -1,7 +1,7 @@
 //! Names of columns in which other tools usually keep what an import needs, and usual meanings of their statuses. These
 //! are proposals for a reader; nothing is imported by them. Knows no server.
 
-use super::super::header::{fold, plain, status_rank};
+use super::super::header::{fold, letters_and_digits, status_rank};
 use super::super::target::{SUBSCRIPTIONS, Target};
 
 /// Candidates for each field, best first, as indexes of the names.
@@ -176,7 +176,7 @@ fn known(name: &str, target: &Target) -> &'static [&'static str] {
 
 /// Finds candidates by name; our own name comes before all others.
 pub(super) fn mapping(names: &[String], target: &'static Target) -> Mapping {
-    let plain: Vec<String> = names.iter().map(|name| plain(name)).collect();
+    let plain: Vec<String> = names.iter().map(|name| letters_and_digits(name)).collect();
     let mut mapping = Mapping { target, fields: vec![Vec::new(); target.fields.len()] };
     let is_told = |field: &usize| target.json != Some(*field) && target.status != Some(*field);
     for field in (0..target.fields.len()).filter(is_told) {
@@ -204,7 +204,7 @@ pub(super) fn mapping(names: &[String], target: &'static Target) -> Mapping {
 
 /// The usual meaning of a status.
 pub(super) fn meaning(status: &str) -> Option<&'static str> {
-    match plain(status).as_str() {
+    match letters_and_digits(status).as_str() {
         "pending" | "open" | "unpaid" | "notpaid" | "pastdue" | "overdue" | "paymentdue" | "due"
         | "offen" | "f\u{e4}llig" | "unbezahlt" | "impay\u{e9}" | "impay\u{e9}e" | "pendiente"
         | "obetald" | "ubetalt" => Some("PENDING"),
