@@ -96,7 +96,7 @@ impl DoctorArgs {
                 Some(self.tls.api(base, problems)?)
             }
             None => {
-                self.tls.check_absent("--push-metrics", problems);
+                self.tls.check_not_given_without("--push-metrics (DOCTOR_PUSH_METRICS)", problems);
                 None
             }
         };

@@ -48,10 +48,11 @@ impl TlsArgs {
         }
     }
 
-    /// Records a mistake for each given file, where the command calls no service because this option is missing.
-    pub(crate) fn check_absent(&self, without: &str, problems: &mut Problems) {
+    /// Records a mistake for each given file. For a command that calls no service over TLS because this option is
+    /// missing.
+    pub(crate) fn check_not_given_without(&self, option: &str, problems: &mut Problems) {
         for file in self.files().iter().filter(|file| file.is_given()) {
-            problems.add(file.name(), format_args!("is given, but it has no use without {without}"));
+            problems.add(file.name(), format_args!("is given, but it has no use without {option}"));
         }
     }
 

@@ -1,4 +1,5 @@
-//! The ledger in one SQLite file: a charge is one INSERT; the key, unique in its account, detects every repetition.
+//! The ledger in one SQLite file: a charge is one INSERT; the key, unique in its account, detects every repetition. A
+//! SELECT before it detects a charge of the key by another account.
 //! Knows no HTTP; what a repeated key means is decided by the caller.
 
 mod controls;
